@@ -168,7 +168,7 @@ def _check_batch(net, x):
     if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'a batch of RGB pictures has shape (N,3,H,W); got {tuple(x.shape)}')
     if not x.is_floating_point(): raise ValueError(f'pictures must be floating point and ImageNet-normalised; got {x.dtype}')
 
-# %% ../nbs/03_features.ipynb #d1edfd87
+# %% ../nbs/03_features.ipynb #77226994
 @patch
 def features(self:LossNetwork,
     x:Tensor, # (N,3,H,W), ImageNet-normalised
@@ -179,6 +179,7 @@ def features(self:LossNetwork,
     if (p := next(self.net.parameters(), None)) is not None and p.device!=x.device: self.to(x.device)
     with hook_outputs(self.taps, detach=False) as hooks:
         try: self.net(x)
+        except torch.cuda.OutOfMemoryError: raise
         except RuntimeError as e: raise ValueError(f'{self!r} cannot take pictures of {tuple(x.shape[2:])} pixels: {e}') from e
         return list(hooks.stored)
 
