@@ -116,6 +116,25 @@ def forward(self:FeatureLoss, pred, target):
     loss = sum(terms.values())
     return loss if self.reduction=='none' else getattr(loss, self.reduction)()
 
+# %% ../nbs/04_losses.ipynb #f392ecab
+@patch
+@torch.no_grad()
+def auto_balance(self:FeatureLoss,
+    pred:Tensor, # (N,3,H,W): a typical bad picture, for instance the spoiled side of a batch
+    target:Tensor, # Same shape
+    feat:float=.1, # Each feature term, relative to the pixel term; 0 or more
+    gram:float=.01, # All Gram terms together, relative to the pixel term; 0 or more
+)->dict: # The weights that were set
+    "Set `layer_weights` and `gram_weight` from one batch so that terms contribute in given proportions"
+    if not 0<=min(feat, gram)<float('inf') or (gram and not feat): raise ValueError(f'feat={feat}, gram={gram}; both must be 0 or more, and Gram terms need feature terms, whose weights they share')
+    unit = FeatureLoss(self.network, [1.]*len(self.layer_weights), 1., self.pixel_loss, self.pixel_weight, self.feature_loss)
+    size = {k:v.mean().item() for k,v in unit.terms(pred.as_subclass(Tensor), target.as_subclass(Tensor)).items()}
+    if not min(size.values())>0: raise ValueError(f'a term is 0 or not finite on this batch, so there is nothing to balance: {size}')
+    n = range(len(self.layer_weights))
+    self.layer_weights = [feat*size['pixel']/size[f'feat_{i}'] for i in n]
+    self.gram_weight = gram*size['pixel']/sum(w**2*size[f'gram_{i}'] for i,w in enumerate(self.layer_weights)) if gram else 0.
+    return dict(layer_weights=[float(f'{w:.3g}') for w in self.layer_weights], gram_weight=float(f'{self.gram_weight:.3g}'))
+
 # %% ../nbs/04_losses.ipynb #f0c45bb9
 class PartMetric(Metric):
     "The mean of one named term of the loss over the validation set"
