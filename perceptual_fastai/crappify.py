@@ -183,13 +183,13 @@ def _crappify_one(pair, src, crappifier):
         return 'written',to
     except (PhotoError, ValueError, OSError) as e: return 'failed',(f, str(e).removeprefix(f'{f}: '))
 
-# %% ../nbs/01_crappify.ipynb #a2f37be2
+# %% ../nbs/01_crappify.ipynb #cf4ab10e
 def crappify_folder(
     src:str|Path, # Clean photos, searched recursively
     dst:str|Path, # Where the spoiled ones go, as PNG in the same structure; outside `src`
     crappifier:Crappifier, # The damage
     workers:int|None=None, # Threads; all cores if None. The result does not depend on it
-    progress:bool=True, # Show a bar?
+    progress:bool=True, # Show a bar where there are more than 20 files?
 )->CrappifyReport: # `written`, `skipped`, `failed`
     "Spoil every photo of `src` into `dst`; what is done already is skipped, what fails is reported"
     src,dst = Path(src),Path(dst)
@@ -200,5 +200,5 @@ def crappify_folder(
     _same_recipe(dst, crappifier)
     for old in dst.rglob('.*.part'): old.unlink() # left by a run that was killed
     done = parallel(partial(_crappify_one, src=src, crappifier=crappifier), pairs,
-                    n_workers=workers or defaults.cpus, threadpool=True, progress=progress)
+                    n_workers=workers or defaults.cpus, threadpool=True, progress=progress and len(pairs)>20)
     return CrappifyReport(*[L(o for k,o in done if k==kind) for kind in ('written', 'skipped', 'failed')])
