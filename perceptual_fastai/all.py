@@ -1,0 +1,9 @@
+"Everything for a notebook: `from perceptual_fastai.all import *`"
+from .crappify import *
+from .features import *
+from .generators import *
+from .learner import *
+from .losses import *
+from .metrics import *
+from .pairs import *
+from .photos import *
