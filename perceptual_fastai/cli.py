@@ -27,7 +27,7 @@ def crappify(
     print(report)
     return int(bool(report.failed))
 
-# %% ../nbs/13_cli.ipynb #0b13bfd7
+# %% ../nbs/13_cli.ipynb #e92ebbe5
 def score(
     restored:str, # Folder of restored photos
     clean:str, # Folder of clean ones, same structure and names; extensions may differ
@@ -38,7 +38,7 @@ def score(
     from perceptual_fastai.metrics import score_folder
     table = score_folder(restored, clean, csv, crop)
     if len(table): print(table.round(4).to_string(index=False)); print('mean:', *[f'{k} {v:.4f}' for k,v in table.drop(columns='photo').mean().items()])
-    for f,why in table.attrs['failed']: print(f'not scored: {f.name}: {why}')
+    for f,why in table.attrs['failed']: print(f'not scored: {f}: {why}')
     return int(bool(table.attrs['failed']))
 
 # %% ../nbs/13_cli.ipynb #bafd7167

@@ -74,29 +74,31 @@ def _read_state(path):
         return {k:v.float() if v.is_floating_point() else v for k,v in state.items()}
     except Exception as e: raise WeightsUnavailable(f'{path} does not hold a state dict that can be read safely: {type(e).__name__}: {e}') from e
 
-# %% ../nbs/03_features.ipynb #bc4f7be5
+# %% ../nbs/03_features.ipynb #f98cd49e
 def load_weights(
     model:nn.Module, # Changed in place; a torchvision model with `features`, or any module
     path:str|Path, # .pth (read with weights_only) or .safetensors; a whole state dict or that of `features` alone
 )->nn.Module: # `model`
-    "Load a file into `model`; layers outside `features` may be missing, anything else that does not fit is an error"
+    "Load a file into `model`; a classifier may be missing or left over, anything else that does not fit is an error"
     state = _read_state(path)
     if hasattr(model, 'features') and not any(k.startswith('features.') for k in state): state = {f'features.{k}':v for k,v in state.items()}
     try: miss = model.load_state_dict(state, strict=False)
     except RuntimeError as e: raise WeightsUnavailable(f'{path} does not fit {type(model).__name__}: {e}') from e
-    lost = [k for k in miss.missing_keys if not k.endswith('num_batches_tracked') and (k.startswith('features.') or not hasattr(model, 'features'))]
+    if extra := [k for k in miss.unexpected_keys if not k.startswith(('classifier.','fc.'))]: raise WeightsUnavailable(f'{path} does not fit {type(model).__name__}: it has {extra[:3]} and {max(0,len(extra)-3)} more that the model has not')
+    lost = [k for k in miss.missing_keys if not k.endswith('num_batches_tracked') and not k.startswith(('classifier.','fc.'))]
     if lost: raise WeightsUnavailable(f'{path} does not fit {type(model).__name__}: it lacks {lost[:3]} and {max(0,len(lost)-3)} more')
     return model
 
-# %% ../nbs/03_features.ipynb #bc285230
+# %% ../nbs/03_features.ipynb #3e6ad4df
 def torchvision_model(
     arch:str, # A name that `torchvision.models.get_model` knows
     weights:str|Path|None='imagenet', # 'imagenet' (torchvision's download and cache), a file, or None for random numbers
     seed:int=0, # For weights=None; the global random state is left alone
 )->nn.Module:
     "A torchvision model with trained weights, weights of a file, or, asked for by `None`, random ones"
+    if arch not in torchvision.models.list_models(torchvision.models): raise ValueError(f'torchvision has no model {arch!r}; torchvision.models.list_models() tells which it has')
     if weights=='imagenet': return _imagenet_model(arch)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         model = torchvision.models.get_model(arch, weights=None)
     return model if weights is None else load_weights(model, weights)
@@ -124,17 +126,20 @@ def _resolve(layers, have, arch):
     if not names or len(set(names))<len(names): raise ValueError(f'layers={list(layers)}: give at least one, each once')
     return names
 
-# %% ../nbs/03_features.ipynb #a2f65b31
+# %% ../nbs/03_features.ipynb #f60e3812
 def _unfold_inplace(net, taps):
     "An in-place ReLU would overwrite what a tap before it has stored"
-    mods = list(net.children()) if isinstance(net, nn.Sequential) else []
+    mods = list(net.children())
     for before,m in zip(mods, mods[1:]):
-        if isinstance(m, nn.ReLU): m.inplace = before not in taps
-    if not mods:
-        for m in net.modules():
-            if hasattr(m, 'inplace'): m.inplace = False
+        if isinstance(m, nn.ReLU): m.inplace = isinstance(before, nn.Conv2d) and before not in taps
 
-# %% ../nbs/03_features.ipynb #92601ffe
+def _no_inplace(net):
+    "In somebody else's module anything may follow a tap"
+    for m in net.modules():
+        if hasattr(m, 'inplace'): m.inplace = False
+    return net
+
+# %% ../nbs/03_features.ipynb #18deead3
 class LossNetwork(nn.Module):
     "A frozen network with taps at named layers; takes ImageNet-normalised RGB"
     def __init__(self,
@@ -144,13 +149,13 @@ class LossNetwork(nn.Module):
         seed:int=0, # For weights=None
     ):
         super().__init__()
-        if isinstance(arch, nn.Module): self.arch,self.source,net = type(arch).__name__,'weights as given',deepcopy(arch)
+        if isinstance(arch, nn.Module): self.arch,self.source,net = type(arch).__name__,'weights as given',_no_inplace(deepcopy(arch))
         else: self.arch,self.source,net = arch,_source(weights, seed),_build(arch, weights, seed)
         mods = OrderedDict((k,m) for k,m in (net.named_modules() if not isinstance(net, nn.Sequential) else net.named_children()) if k)
         self.layer_names,self.layers = list(mods),_resolve(layers, list(mods), self.arch)
         if isinstance(net, nn.Sequential): net = nn.Sequential(OrderedDict(list(mods.items())[:1+max(map(self.layer_names.index, self.layers))]))
         self.net,self.taps = net.eval().requires_grad_(False),[mods[k] for k in self.layers]
-        _unfold_inplace(self.net, self.taps)
+        if not isinstance(arch, nn.Module): _unfold_inplace(self.net, self.taps)
     def train(self, mode=True): return super().train(False) # a loss network never trains
     def __repr__(self): return f"LossNetwork({self.arch}, {self.source}, layers={self.layers})"
 
@@ -168,7 +173,7 @@ def _check_batch(net, x):
     if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'a batch of RGB pictures has shape (N,3,H,W); got {tuple(x.shape)}')
     if not x.is_floating_point(): raise ValueError(f'pictures must be floating point and ImageNet-normalised; got {x.dtype}')
 
-# %% ../nbs/03_features.ipynb #77226994
+# %% ../nbs/03_features.ipynb #72a07b95
 @patch
 def features(self:LossNetwork,
     x:Tensor, # (N,3,H,W), ImageNet-normalised
@@ -176,11 +181,14 @@ def features(self:LossNetwork,
     "What the taps see in `x`; gradients reach `x`, never the network"
     x = _plain(x)
     _check_batch(self, x)
-    if (p := next(self.net.parameters(), None)) is not None and p.device!=x.device: self.to(x.device)
+    if (p := next(self.net.parameters(), None)) is not None:
+        if p.device!=x.device: self.to(x.device)
+        x = x.to(p.dtype)
     with hook_outputs(self.taps, detach=False) as hooks:
         try: self.net(x)
-        except torch.cuda.OutOfMemoryError: raise
-        except RuntimeError as e: raise ValueError(f'{self!r} cannot take pictures of {tuple(x.shape[2:])} pixels: {e}') from e
+        except RuntimeError as e:
+            if 'too small' not in str(e) and 'Kernel size' not in str(e): raise
+            raise ValueError(f'{self!r} cannot take pictures of {tuple(x.shape[2:])} pixels, they are too small for its deepest layer') from e
         return list(hooks.stored)
 
 @patch

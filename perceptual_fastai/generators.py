@@ -31,20 +31,20 @@ def encoder(
     if hasattr(model, 'features'): return nn.Sequential(*list(model.features)[:-1])
     return create_body(model, 3, pretrained=False, cut=-2)
 
-# %% ../nbs/06_generators.ipynb #82872424
+# %% ../nbs/06_generators.ipynb #dec33e8b
 class Unet(DynamicUnet):
     "fastai's U-Net, with a residual start if asked for"
     residual = pretrained = False
     def forward(self, x): return x + super().forward(x) if self.residual else super().forward(x)
 
 def _zero_last(unet):
-    "The last convolution gives 0, whichever way its weights are parametrised"
+    "The last convolution gives 0, with weight norm or without"
     last = [m for m in unet.modules() if isinstance(m, nn.Conv2d)][-1]
     with torch.no_grad():
         (last.weight_g if hasattr(last, 'weight_g') else last.weight).zero_()
         last.bias.zero_()
 
-# %% ../nbs/06_generators.ipynb #fafe2f84
+# %% ../nbs/06_generators.ipynb #592263f2
 def unet(
     arch='resnet34', # Name of a torchvision network, or its function
     weights:str|Path|None='imagenet', # Encoder weights: 'imagenet', a file, or None for random numbers, asked for by name
@@ -59,7 +59,7 @@ def unet(
     "A U-Net on a recognition network: the course's generator"
     if residual and y_range is not None: raise ValueError('residual=True starts at the input, which y_range would squash; give one of them')
     enc = encoder(arch if isinstance(arch, str) else arch.__name__, weights, seed)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter('ignore', FutureWarning) # fastai's weight norm uses the older of PyTorch's two
         net = Unet(enc, 3, size, blur=blur, norm_type=norm_type, self_attention=self_attention, y_range=y_range)

@@ -18,23 +18,24 @@ from fastcore.foundation import L
 
 from .features import LossNetwork
 
-# %% ../nbs/04_losses.ipynb #d0765a32
+# %% ../nbs/04_losses.ipynb #06a778e2
 def gram_matrix(
     features:Tensor, # (N,C,H,W)
-)->Tensor: # (N,C,C) in float32, divided by C*H*W
+)->Tensor: # (N,C,C), float32 or finer, divided by C*H*W
     "Which channels fire together, wherever they do: Johnson et al. (2016), eq. 3"
     n,c,h,w = features.shape
     with torch.autocast(features.device.type, enabled=False): # sums over all pixels overflow half precision
-        f = features.float().reshape(n, c, h*w)
+        f = features.reshape(n, c, h*w)
+        if f.dtype in (torch.float16, torch.bfloat16): f = f.float()
         return f@f.transpose(1,2)/(c*h*w)
 
-# %% ../nbs/04_losses.ipynb #0edeffd4
+# %% ../nbs/04_losses.ipynb #ea54e3d0
 def feature_reconstruction(
     a:Tensor, # Features of the prediction, (N,C,H,W)
     b:Tensor, # Features of the target, same shape
 )->Tensor: # (N,)
     "Squared Euclidean distance divided by C*H*W: Johnson et al. (2016), eq. 2"
-    return (a-b).float().pow(2).flatten(1).mean(1)
+    return (a.float()-b.float()).pow(2).flatten(1).mean(1)
 
 # %% ../nbs/04_losses.ipynb #80f3f231
 def style_reconstruction(
@@ -63,7 +64,7 @@ def _check_weights(network, layer_weights, **others):
     if not any([*ws, others['pixel_weight']]): raise ValueError('all weights are 0, so there is nothing to learn from')
     return ws
 
-# %% ../nbs/04_losses.ipynb #2fb4f2df
+# %% ../nbs/04_losses.ipynb #f52f8e7f
 class FeatureLoss(nn.Module):
     "L1 on pixels, on the features of a frozen network, and on their Gram matrices; `parts` holds each term"
     def __init__(self,
@@ -77,6 +78,8 @@ class FeatureLoss(nn.Module):
         reduction:str='mean', # 'mean', 'sum', or 'none' for (N,)
     ):
         super().__init__()
+        if reduction not in ('mean','sum','none'): raise ValueError(f"reduction={reduction!r}; allowed are 'mean', 'sum' and 'none'")
+        if shift<0: raise ValueError(f'shift={shift}; it is a number of pixels, 0 or more')
         self.network,self.layer_weights = network,_check_weights(network, layer_weights, gram_weight=gram_weight, pixel_weight=pixel_weight)
         store_attr('gram_weight,pixel_loss,pixel_weight,feature_loss,shift,reduction')
         self.parts = {k:0. for k in self.names}
@@ -158,14 +161,14 @@ class LossParts(Callback):
         self.learn.metrics = self.learn.metrics.filter(lambda m: not isinstance(m, PartMetric)) + own
     def after_fit(self): self.learn.metrics = self.learn.metrics.filter(lambda m: not isinstance(m, PartMetric))
 
-# %% ../nbs/04_losses.ipynb #67e1ea6e
+# %% ../nbs/04_losses.ipynb #6f5c2298
 class MixedLoss(nn.Module):
     "A weighted sum of named losses, each `(pred, target) -> loss`; `parts` holds each weighted term"
     def __init__(self,
         **terms, # name=(weight, loss)
     ):
         super().__init__()
-        if not terms or any(not 0<=w<float('inf') for w,_ in terms.values()): raise ValueError(f'give terms as name=(weight, loss) with weights of 0 or more; got { {k:w for k,(w,_) in terms.items()} }')
+        if any(not 0<=w<float('inf') for w,_ in terms.values()) or not any(w for w,_ in terms.values()): raise ValueError(f'give terms as name=(weight, loss) with weights of 0 or more and one above 0; got { {k:w for k,(w,_) in terms.items()} }')
         self.weights,self.losses = {k:w for k,(w,_) in terms.items()},{k:l for k,(_,l) in terms.items()}
         self.mods = nn.ModuleDict({k:l for k,l in self.losses.items() if isinstance(l, nn.Module)}) # so that .to() reaches them
         self.parts = {k:0. for k in terms}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['luma', 'to_space', 'psnr', 'ssim', 'feature_distance', 'score', 'score_folder', 'to_image', 'image_metric']
 
-# %% ../nbs/05_metrics.ipynb #6d40c093
+# %% ../nbs/05_metrics.ipynb #9c0a57f0
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from fastai.metrics import AvgMetric
 from fastai.vision.core import imagenet_stats
 
 from .features import LossNetwork
-from .pairs import match_pairs
+from .pairs import by_stem
 from .photos import open_photo, to_rgb, write_whole
 
 # %% ../nbs/05_metrics.ipynb #ff812109
@@ -40,7 +40,7 @@ def _check(name, x, data_range):
         raise ValueError(f'{name} has values from {lo:.4g} to {hi:.4g}; allowed are 0 to data_range={data_range:g}. '
                          'Take off the normalisation and clamp, or give the data_range')
 
-# %% ../nbs/05_metrics.ipynb #a1f04275
+# %% ../nbs/05_metrics.ipynb #5a162f88
 def to_space(
     x:Tensor, # (N,3,H,W), RGB in [0, data_range]
     y:Tensor, # Same shape
@@ -56,6 +56,7 @@ def to_space(
     for name,o in (('x',x),('y',y)):
         o = o.as_subclass(Tensor).detach()
         _check(name, o, data_range)
+        if o.device.type=='mps': o = o.cpu() # has no double precision
         o = o.double()[..., crop:o.shape[2]-crop, crop:o.shape[3]-crop]/data_range
         out.append(luma(o) if space=='y' else o)
     return tuple(out)
@@ -128,7 +129,7 @@ def score(
     if network: print(f"feature distance {row['feature']:.4f} by {network}")
     return row
 
-# %% ../nbs/05_metrics.ipynb #e0fa0561
+# %% ../nbs/05_metrics.ipynb #6ad1d2b5
 def score_folder(
     restored:str|Path, # Folder of restored pictures
     clean:str|Path, # Folder of clean ones, same structure and names; extensions may differ
@@ -137,8 +138,10 @@ def score_folder(
     network:LossNetwork|None=None, # Measures the feature distance, if given
 )->pd.DataFrame: # A row per photo; `attrs['failed']` holds (file, reason)
     "Score two folders photo by photo; a pair that can't be compared is reported, the rest goes on"
-    rows,failed = [],[]
-    for a,b in match_pairs(restored, clean):
+    rows,failed,bad,good = [],[],by_stem(restored, images=False),by_stem(clean)
+    for k in sorted({**bad, **good}):
+        if k not in bad or k not in good: failed.append((bad.get(k) or good[k], f"no {'clean' if k in bad else 'restored'} photo of this name")); continue
+        a,b = bad[k],good[k]
         try: rows.append({'photo':b.relative_to(clean).with_suffix('').as_posix(), **_measure(_pixels(a), _pixels(b), crop, network)})
         except ValueError as e: failed.append((a, str(e).removeprefix(f'{a}: ')))
     table = pd.DataFrame(rows)
