@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_held_out', 'working_copies', 'score_photo', 'loss_of', 'before_after', 'plot_losses', 'demo']
 
-# %% ../nbs/12a_demo.ipynb #0e229171
+# %% ../nbs/12a_demo.ipynb #87cbe450
 import zlib
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,14 @@ from fastai.callback.schedule import *
 from fastai.torch_core import default_device, set_seed
 from fastcore.foundation import L
 
-from .crappify import Crappifier, crappify_folder, downscale
+from .crappify import Crappifier, crappify_folder, downscale, png_targets
 from .features import LossNetwork
 from .generators import unet
 from .learner import BFloat16, enhance_learner, from_batch, restore, to_batch
 from .losses import FeatureLoss
 from .metrics import feature_distance, psnr, ssim, to_image
 from .pairs import match_pairs, pair_dls
-from .photos import find_photos, open_photo, sample_photos, write_whole
+from .photos import all_files, find_photos, open_photo, sample_photos, write_whole
 
 # %% ../nbs/12a_demo.ipynb #597af154
 def pick_held_out(
@@ -38,32 +38,45 @@ def pick_held_out(
     names = sorted(names, key=lambda o: (zlib.crc32(o.encode()), o))
     return set(names[:max(1, round(share*len(names)))])
 
-# %% ../nbs/12a_demo.ipynb #369889d4
+# %% ../nbs/12a_demo.ipynb #ba7b0132
+def _source(data, home):
+    "The folder of photos: the user's, or the samples in `home`"
+    if data is None: return sample_photos(home/'photos')
+    if not str(data): raise ValueError('--data is empty; give a folder, or leave it out for the sample photos')
+    return Path(data)
+
+def _plan(files, src, dest, samples):
+    "Photo -> working copy; the samples come with their split, others are split by name"
+    to = png_targets(files, src, dest)
+    rel = lambda f: f.relative_to(src).as_posix()
+    held = {rel(f) for f in files if rel(f).startswith('held_out/')} if samples else pick_held_out(map(rel, files))
+    return {f:dest/('held_out' if rel(f) in held else 'train')/(Path(t.name) if samples else t.relative_to(dest)) for f,t in to.items()}
+
+# %% ../nbs/12a_demo.ipynb #8cb1674c
 def working_copies(
     data:str|Path|None, # A folder of photos; None for the sample photos
     dest:Path, # Gets `train` and `held_out`
     side:int, # Shorter side of the copies, in pixels
 )->Path: # `dest`
     "Copy readable photos to `dest` at one scale, split into `train` and `held_out`; the rest is named and left out"
-    src = Path(data) if data else sample_photos(dest.parent/'photos')
+    src = _source(data, dest.parent)
     found = find_photos(src)
     small = L(f for f in found if min(open_photo(f).size)<side)
     for f,why in [*found.skipped, *((f, f'smaller than {side} pixels') for f in small)]: print(f'left out: {f.relative_to(src)}: {why}')
-    files = {f.relative_to(src).as_posix():f for f in found if f not in small}
-    if len(files)<2: raise ValueError(f'{src}: {len(files)} photos of {side} pixels or more; two are needed, one to train on and one to hold out. Lower --size or add photos')
-    held = pick_held_out(files) if data else {k for k in files if k.startswith('held_out/')}
-    for k,f in files.items():
-        name = Path(k).with_suffix('.png') if data else Path(Path(k).name).with_suffix('.png')
-        to = dest/('held_out' if k in held else 'train')/name
+    plan = _plan([f for f in found if f not in small], src, dest, data is None)
+    if {t.relative_to(dest).parts[0] for t in plan.values()} != {'train','held_out'}:
+        raise ValueError(f'{src}: {len(plan)} photos of {side} pixels or more are too few to train on some and hold out others. Lower --size or add photos')
+    for f,to in plan.items():
         if not to.exists(): write_whole(to, lambda p: downscale(open_photo(f), side).save(p, 'PNG'))
     return dest
 
-# %% ../nbs/12a_demo.ipynb #0c3990aa
+# %% ../nbs/12a_demo.ipynb #40eda070
 def score_photo(
     model, # A generator
     spoiled:Path, # A file
     clean:Path, # Its clean partner, which gives the size
     network:LossNetwork, # The judge
+    name:str, # What the photo is called in the table
 )->tuple[dict,list]: # The row of numbers, and the three pictures
     "Restore one photo and measure it before and after"
     good = open_photo(clean)
@@ -72,7 +85,7 @@ def score_photo(
     b,r,g = [to_image(to_batch(o)) for o in ims]
     metrics = dict(psnr=psnr, ssim=ssim, feature=partial(feature_distance, network=network))
     row = {f'{k}_{w}':f(o, g).item() for k,f in metrics.items() for w,o in (('spoiled',b),('restored',r))}
-    return {'photo':clean.stem, **row}, ims
+    return {'photo':name, **row}, ims
 
 # %% ../nbs/12a_demo.ipynb #0d8ff43e
 @torch.no_grad()
@@ -125,10 +138,14 @@ def _fast_bf16(device):
     has = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
     return device.type=='cpu' and has is not None and has()
 
-# %% ../nbs/12a_demo.ipynb #939455cf
+# %% ../nbs/12a_demo.ipynb #de626c25
+def _fingerprint(data):
+    "Changes whenever a file in the folder does"
+    return zlib.crc32(repr([(f.relative_to(data).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in all_files(data)]).encode())
+
 def _pairs(data, out, size, seed):
     "Folders of spoiled and clean photos; their names tell size, seed and source, so that nothing old gets mixed in"
-    key = f'{2*size}px' + (f'-{zlib.crc32(str(Path(data).resolve()).encode()):08x}' if data else '')
+    key = f'{2*size}px' if data is None else f'{2*size}px-{_fingerprint(data):08x}'
     clean = working_copies(data, out/'clean'/key, 2*size)
     spoiled = out/'spoiled'/f'{key}-seed{seed}'
     print('photos:', crappify_folder(clean, spoiled, Crappifier.lesson7(seed), progress=False))
@@ -146,24 +163,25 @@ def _learner(pairs, out, size, arch, seed, network, device):
     print('loss:', network, learn.loss_func.auto_balance(*dls.one_batch()))
     return learn
 
-# %% ../nbs/12a_demo.ipynb #a80222fb
+# %% ../nbs/12a_demo.ipynb #3df7773e
 def _results(learn, pairs, out):
     "Restore, score and draw the held-out photos"
     held = [o for o in match_pairs(*pairs) if _is_held(o[1], pairs[1])]
     model,loss = learn.model.cpu(),learn.loss_func.cpu()
-    rows,pictures = map(list, zip(*[score_photo(model, *o, loss.network) for o in held]))
+    name = lambda f: f.relative_to(pairs[1]/'held_out').with_suffix('').as_posix()
+    rows,pictures = map(list, zip(*[score_photo(model, *o, loss.network, name(o[1])) for o in held]))
     before_after(rows[:8], pictures[:8], out/'before_after.png')
     plot_losses(learn, out/'losses.png')
     table = pd.DataFrame(rows)
     write_whole(out/'scores.csv', lambda p: table.to_csv(p, index=False))
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #29afab8d
+# %% ../nbs/12a_demo.ipynb #8d802bb8
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
     size:int=96, # Side of the training crops in pixels; photos are worked on at twice this
-    epochs:int=10, # Epochs of about 128 crops
+    epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
     arch:str='resnet34', # Encoder of the U-Net: a torchvision name, trained from scratch
     seed:int=42, # The same seed gives the same damage, split and start
     weights:str='random', # Of the loss network SqueezeNet: random, imagenet (a download), or a file
