@@ -1,0 +1,127 @@
+"""Speed and memory of FeatureLoss as ratios against the usual notebook recipe, forward and backward.
+
+The reference is what notebooks write: the whole VGG16-BN, batch-norms kept, hooks that store outputs, float32, contiguous.
+Both get the same pictures and weights and must agree on the loss. Networks hold random numbers: time does not depend on them.
+
+python benchmarks/feature_loss.py [--rounds N]        prints a table; a reading belongs into benchmarks/results/
+"""
+import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
+from pathlib import Path
+
+warnings.simplefilter('ignore', FutureWarning)
+import torch
+import torch.nn.functional as F
+from torchvision.models import vgg16_bn
+
+from perceptual_fastai.features import LossNetwork
+from perceptual_fastai.losses import FeatureLoss
+
+shapes = [(8,3,128,128), (4,3,256,256)]
+device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+class Reference(torch.nn.Module):
+    "The notebook recipe, written out"
+    def __init__(self, state):
+        super().__init__()
+        model = vgg16_bn(weights=None)
+        model.load_state_dict(state)
+        self.net,self.weights = model.features.eval().requires_grad_(False),(5,15,2)
+        self.stored = {}
+        for i in (22,32,42): self.net[i].register_forward_hook(lambda m,x,out,i=i: self.stored.__setitem__(i, out))
+    def features(self, x, clone=False):
+        self.net(x)
+        return [o.clone() if clone else o for o in self.stored.values()]
+    def forward(self, pred, target):
+        want,have = self.features(target, clone=True),self.features(pred)
+        gram = lambda x: x.flatten(2)@x.flatten(2).transpose(1,2)/x[0].numel()
+        loss = F.l1_loss(pred, target)
+        for w,a,b in zip(self.weights, have, want): loss = loss+w*F.l1_loss(a,b)+w**2*5e3*F.l1_loss(gram(a),gram(b))
+        return loss
+
+
+def both():
+    torch.manual_seed(0)
+    state = vgg16_bn(weights=None).state_dict()
+    for k in state:
+        if k.endswith('running_mean'): state[k].normal_(0, .1)
+        if k.endswith('running_var'): state[k].uniform_(.5, 1.5)
+    path = Path(__file__).with_name('.bench.pth')
+    torch.save(state, path)
+    try: return Reference(state).to(device),FeatureLoss(LossNetwork('vgg16_bn', weights=path)).to(device)
+    finally: path.unlink()
+
+
+def batch(shape):
+    g = torch.Generator().manual_seed(1)
+    target = torch.randn(shape, generator=g)
+    return (target+.3*torch.randn(shape, generator=g)).to(device),target.to(device)
+
+
+def step(loss, pred, target, dtype=None):
+    pred = pred.detach().requires_grad_()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): out = loss(pred, target)
+    out.backward()
+    if device.type=='cuda': torch.cuda.synchronize()
+    return out.item()
+
+
+def seconds(f):
+    start = time.perf_counter(); f()
+    return time.perf_counter()-start
+
+
+def peak(which, shape):
+    "Peak memory of one step above that of the loaded networks, in MiB, in a process of its own"
+    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
+    r = subprocess.run([sys.executable, __file__, '--peak', which, *map(str, shape)], capture_output=True, text=True, check=True, env=env)
+    return float(r.stdout.split()[-1])
+
+
+def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+
+
+def measure_peak(which, shape):
+    ref,ours = both()
+    pred,target = batch(shape)
+    if device.type=='cuda':
+        base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
+        step(ref if which=='reference' else ours, pred, target)
+        print((torch.cuda.max_memory_allocated()-base)/2**20)
+    else:
+        step(ref if which=='reference' else ours, pred[:1,:,:32,:32], target[:1,:,:32,:32])
+        gc.collect()
+        Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
+        base = status('VmRSS')
+        step(ref if which=='reference' else ours, pred, target)
+        print((status('VmHWM')-base)/1024)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--rounds', type=int, default=5, help='steps of each kind, interleaved; the median counts')
+    p.add_argument('--peak', nargs='+', help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.peak: return measure_peak(args.peak[0], tuple(map(int, args.peak[1:])))
+    name = torch.cuda.get_device_name() if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    print(f'{name}, torch {torch.__version__}, median of {args.rounds} interleaved steps\n')
+    print('| shape | kind | loss / reference | seconds | speed-up |\n|---|---|---|---|---|')
+    for shape in shapes:
+        ref,ours = both()
+        pred,target = batch(shape)
+        kinds = {'reference':lambda: step(ref, pred, target), 'float32':lambda: step(ours, pred, target),
+                 'bf16':lambda: step(ours, pred, target, torch.bfloat16)}
+        value = {k:f() for k,f in kinds.items()}
+        times = {k:[] for k in kinds}
+        for _ in range(args.rounds):
+            for k,f in kinds.items(): times[k].append(seconds(f))
+        med = {k:statistics.median(v) for k,v in times.items()}
+        for k in kinds: print(f"| {'x'.join(map(str,shape))} | {k} | {value[k]/value['reference']:.6f} | {med[k]:.3f} | {med['reference']/med[k]:.2f} |")
+        assert abs(value['float32']/value['reference']-1)<1e-4
+    print('\n| shape | reference MiB | ours MiB | ratio |\n|---|---|---|---|')
+    for shape in shapes:
+        a,b = peak('reference', shape),peak('ours', shape)
+        print(f"| {'x'.join(map(str,shape))} | {a:.0f} | {b:.0f} | {b/a:.2f} |")
+
+
+if __name__=='__main__': main()
