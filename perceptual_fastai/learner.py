@@ -140,16 +140,16 @@ def _averages(learn):
     gan = getattr(learn, 'gan_trainer', None)
     return [learn.recorder.smooth_loss] + ([gan.gen_loss, gan.crit_loss] if gan else [])
 
-# %% ../nbs/07_learner.ipynb #c882edaf
+# %% ../nbs/07_learner.ipynb #3ed04586
 class Checkpoint(Callback):
-    "After each epoch, write all that the next one depends on; `fit(n, cbs=ck, start_epoch=ck.epoch)` begins or goes on"
+    "After each epoch, write all that the next one depends on; `fit(n, cbs=ck, start_epoch=ck.done)` begins or goes on"
     order = 80 # after everything that changes something
     def __init__(self,
         path:str|Path, # The file; read if it is there
     ):
         self.path = Path(path)
         self.state = torch.load(self.path, map_location='cpu', weights_only=True) if self.path.exists() else None
-        self.epoch = self.state['epoch'] if self.state else 0
+        self.done = self.state['epoch'] if self.state else 0 # epochs
     def _with_state(self): return [o for o in self.learn.cbs if hasattr(type(o), 'to_checkpoint')]
     def before_fit(self):
         if self.state: self._load()
@@ -166,12 +166,12 @@ class Checkpoint(Callback):
     def _records(self): # skipped epochs have left empty rows
         for k,v in self.state['recorder'].items(): setattr(self.learn.recorder, k, v)
 
-# %% ../nbs/07_learner.ipynb #c1d44dd8
+# %% ../nbs/07_learner.ipynb #16fdbad3
 @patch
 def _save(self:Checkpoint):
     learn,rec = self.learn,self.learn.recorder
-    self.epoch = learn.epoch+1
-    state = dict(epoch=self.epoch, epochs=learn.n_epoch, model=learn.model.state_dict(), opt=learn.opt.state_dict(), random=random_state(learn.dls),
+    self.done = learn.epoch+1
+    state = dict(epoch=self.done, epochs=learn.n_epoch, model=learn.model.state_dict(), opt=learn.opt.state_dict(), random=random_state(learn.dls),
                  averages=[(o.count, o.val) for o in _averages(learn)], recorder={k:getattr(rec, k) for k in rec._stateattrs},
                  gen_mode=getattr(getattr(learn, 'gan_trainer', None), 'gen_mode', None),
                  callbacks={type(o).__name__:o.to_checkpoint() for o in self._with_state()})

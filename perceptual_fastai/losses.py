@@ -208,13 +208,13 @@ def terms(self:FeatureLoss,
         if w and self.gram_weight: out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
     return out
 
-# %% ../nbs/04_losses.ipynb #f392ecab
+# %% ../nbs/04_losses.ipynb #c0053223
 @patch
 @torch.no_grad()
 def auto_balance(self:FeatureLoss,
     pred:Tensor, # (N,3,H,W): a typical bad picture, for instance the spoiled side of a batch
     target:Tensor, # Same shape
-    feat:float=.1, # Each feature term, relative to the pixel term; 0 or more
+    feat:float=.3, # Each feature term, relative to the pixel term; 0 or more
     gram:float=.01, # All Gram terms together, relative to the pixel term; 0 or more
 )->dict: # The weights that were set
     "Set `layer_weights` and `gram_weight` from one batch so that terms contribute in given proportions"
