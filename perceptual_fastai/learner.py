@@ -6,7 +6,7 @@
 __all__ = ['enhance_learner', 'Stage', 'lesson7_stages', 'fit_stages', 'BFloat16', 'random_state', 'set_random_state',
            'Checkpoint', 'to_batch', 'from_batch', 'restore']
 
-# %% ../nbs/07_learner.ipynb #6d655673
+# %% ../nbs/07_learner.ipynb #2ca31e97
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ from fastai.vision.core import imagenet_stats
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from .generators import Unet, unet_splitter
+from .generators import MDSR, PickScale, Unet, unet_splitter
 from .losses import LossParts
 from .metrics import image_metric, psnr, ssim, to_image
 from .photos import to_rgb, write_whole
 
-# %% ../nbs/07_learner.ipynb #1f48f109
+# %% ../nbs/07_learner.ipynb #dafb9f92
 def enhance_learner(
     dls:DataLoaders, # Pairs, as `pair_dls` makes them
     generator:nn.Module, # Takes and returns normalised batches
@@ -43,9 +43,9 @@ def enhance_learner(
 )->Learner:
     "A fastai `Learner` with the course's settings for enhancement"
     splitter = unet_splitter if isinstance(generator, Unet) else params
-    parts = [LossParts()] if hasattr(loss, 'parts') else []
+    more = [LossParts()]*hasattr(loss, 'parts') + [PickScale()]*isinstance(generator, MDSR)
     metrics = [image_metric(psnr), image_metric(ssim)] if metrics is None else metrics
-    return Learner(dls, generator, loss_func=loss, wd=wd, splitter=splitter, metrics=metrics, cbs=L(cbs)+parts, **kwargs)
+    return Learner(dls, generator, loss_func=loss, wd=wd, splitter=splitter, metrics=metrics, cbs=L(cbs)+more, **kwargs)
 
 # %% ../nbs/07_learner.ipynb #f9d95a1f
 @dataclass
@@ -204,7 +204,7 @@ def from_batch(
     "The first picture of a batch, rounded to eight bits"
     return Image.fromarray((to_image(x)[0]*255).round().byte().permute(1,2,0).cpu().numpy())
 
-# %% ../nbs/07_learner.ipynb #95613ff7
+# %% ../nbs/07_learner.ipynb #883bce27
 @torch.no_grad()
 def restore(
     model:nn.Module, # A generator; its mode and device stay as they are
@@ -214,7 +214,7 @@ def restore(
     "`im` as `model` would have it"
     im = to_rgb(im)
     if size: im = im.resize(size, Image.Resampling.BILINEAR)
-    if min(im.size)<32: raise ValueError(f'{im.width}x{im.height} pixels are too few for a U-Net; 32 is the least, so enlarge first with `size`')
+    if isinstance(model, Unet) and min(im.size)<32: raise ValueError(f'{im.width}x{im.height} pixels are too few for a U-Net; 32 is the least, so enlarge first with `size`')
     was,p = model.training,next(model.parameters())
     try: return from_batch(model.eval()(to_batch(im).to(p.device)))
     finally: model.train(was)
