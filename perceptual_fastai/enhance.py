@@ -639,7 +639,7 @@ def _deep_colour(path, im):
     with tifffile.TiffFile(path) as f: page = f.pages[0]; a = page.asarray()
     return a if page.planarconfig==1 else np.moveaxis(a, 0, 2)
 
-# %% ../nbs/08_enhance.ipynb #e3f2f5d7
+# %% ../nbs/08_enhance.ipynb #100e42d5
 def _chunk(kind, data): return struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
 
 def _write_png16(path, a, info):
@@ -657,9 +657,10 @@ def _write_tiff16(path, a, info):
     "Colours, or grey with alpha, of 16 bits as TIFF, with those EXIF notes that are plain text"
     import tifffile
     exif = Image.Exif(); exif.load(info.get('exif', b''))
-    tags = [(k, 's', 0, v, True) for k,v in exif.items() if isinstance(v, str)]
+    if {0x8769,0x8825} & set(exif): warnings.warn('camera settings and place are not kept in a TIFF of 16-bit colours')
+    tags = [(k, 's', 0, v, True) for k,v in exif.items() if isinstance(v, str) and k!=305]
     tifffile.imwrite(path, a, photometric='rgb' if a.shape[2]>2 else 'minisblack', extrasamples=['unassalpha'] if a.shape[2]%2==0 else None,
-                     planarconfig='contig', compression='zlib', iccprofile=info.get('icc_profile'), extratags=tags, metadata=None, software=None)
+                     planarconfig='contig', compression='zlib', iccprofile=info.get('icc_profile'), extratags=tags, metadata=None, software=exif.get(305, False))
 
 # %% ../nbs/08_enhance.ipynb #b752a495
 _opening = threading.Lock()
