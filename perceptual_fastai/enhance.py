@@ -309,11 +309,11 @@ def enhance_array(
         except ValueError: raise MemoryError(f'not even a tile of {side} pixels fits into memory: {why}') from None
         warnings.warn(f'a tile of {side} pixels does not fit into memory; going on with {tile}')
 
-# %% ../nbs/08_enhance.ipynb #4ec895fa
+# %% ../nbs/08_enhance.ipynb #ad95660b
 class EnhancerError(ValueError):
     "A model file that is refused; the message names the file and the reason"
 
-_library = dict(unet='unet', TransformNet='TransformNet', SRCNN='SRCNN', EDSR='EDSR', MDSR='MDSR', Unet='unet') # ours, by class or function
+_library = dict(Unet='unet', **{o:o for o in ('unet', 'TransformNet', 'SRCNN', 'EDSR', 'MDSR', 'OnLuma')}) # ours, by class or function
 _registered = {}
 
 # %% ../nbs/08_enhance.ipynb #9a2d32b4
@@ -327,7 +327,7 @@ def register_generator(
     _registered[name] = build
     return build
 
-# %% ../nbs/08_enhance.ipynb #e5bc594d
+# %% ../nbs/08_enhance.ipynb #a5cb8b32
 def generator_names()->list[str]:
     "What model files may name"
     return sorted({o for o in _library.values() if hasattr(generators, o)} | set(_registered))
@@ -336,11 +336,12 @@ def _build(arch, args):
     "A generator by name, its weights still random"
     if arch in _registered: return _registered[arch](**args)
     if arch not in generator_names(): raise ValueError(f'arch={arch!r} is no known generator; known are {", ".join(generator_names())}. Others are made known by register_generator')
+    if arch=='OnLuma': return generators.OnLuma(_build(args['arch'], args['args']))
     if arch!='unet': return getattr(generators, arch)(**args)
     if 'norm_type' in args: args = {**args, 'norm_type':args['norm_type'] and NormType[args['norm_type']]}
     return generators.unet(**{**args, 'weights':None}) # the file brings them
 
-# %% ../nbs/08_enhance.ipynb #200293c1
+# %% ../nbs/08_enhance.ipynb #c08d80bd
 def _arch_of(model):
     own = next((k for k,v in _registered.items() if v is type(model)), None)
     return own or _library.get(type(model).__name__, type(model).__name__)
@@ -348,6 +349,7 @@ def _arch_of(model):
 def _args_of(model, arch):
     "The arguments that a generator keeps"
     if isinstance(getattr(model, 'args', None), dict): return model.args
+    if arch=='OnLuma': return dict(arch=_arch_of(model.model), args=_args_of(model.model, _arch_of(model.model)))
     build = _registered.get(arch) or getattr(generators, arch, None)
     names = inspect.signature(build).parameters if build else ()
     return {k:getattr(model, k) for k in names if isinstance(getattr(model, k, None), (bool,int,float,str,list,tuple))}
@@ -804,7 +806,7 @@ def _enhance_one(f, to, enhancer, overwrite, **kwargs):
     except (ValueError, OSError, RuntimeError, MemoryError) as e: # of this file; the others go on
         return {**row, 'status':'failed', 'note':str(e).removeprefix(f'{f}: ')}
 
-# %% ../nbs/08_enhance.ipynb #3126d4d9
+# %% ../nbs/08_enhance.ipynb #18c30a45
 def enhance_folder(
     src:str|Path, # Photos, searched recursively
     dst:str|Path, # Where the results go, in the same structure; outside `src`
@@ -820,6 +822,7 @@ def enhance_folder(
     if not files: raise ValueError(f'{src}: no files in it')
     if dst.resolve().is_relative_to(src.resolve()): raise ValueError(f'{dst} lies inside {src}; give a folder outside, or the next run would enhance the enhanced')
     todo = list(_targets(files, src, dst).items())
+    _plan(enhancer, kwargs.get('tile'), kwargs.get('overlap')) # a tile that can't be is no matter of single files
     _same_model(dst, enhancer, overwrite)
     for old in dst.rglob('.*.part'):
         if re.fullmatch(r'\..+\.\d+\.part', old.name): old.unlink() # left by a run that was killed
