@@ -1,5 +1,6 @@
 "Everything for a notebook: `from perceptual_fastai.all import *`"
 from .crappify import *
+from .enhance import *
 from .features import *
 from .gan import *
 from .generators import *
