@@ -129,8 +129,10 @@ def plot_losses(
     fig.tight_layout()
     write_whole(path, lambda p: fig.savefig(p, format='png'))
 
-# %% ../nbs/12a_demo.ipynb #1456f4a4
-def _loss_network(weights, seed): return LossNetwork('squeezenet1_1', weights=None if weights=='random' else weights, seed=seed)
+# %% ../nbs/12a_demo.ipynb #9e217a72
+def _loss_network(weights, seed):
+    if weights=='learned': return LossNetwork(weights='learned')
+    return LossNetwork('squeezenet1_1', weights=None if weights=='random' else weights, seed=seed)
 
 def _fast_bf16(device):
     "Has this machine bfloat16 in hardware?"
@@ -151,7 +153,7 @@ def _pairs(data, out, size, seed):
     print('photos:', crappify_folder(clean, spoiled, Crappifier.lesson7(seed), progress=False))
     return spoiled,clean
 
-# %% ../nbs/12a_demo.ipynb #fec63ac7
+# %% ../nbs/12a_demo.ipynb #ce9caf3e
 def _is_held(clean, root): return clean.relative_to(root).parts[0]=='held_out'
 
 def _learner(pairs, out, size, arch, seed, network, device):
@@ -160,7 +162,7 @@ def _learner(pairs, out, size, arch, seed, network, device):
     set_seed(seed)
     dls = pair_dls(*pairs, size=size, bs=8, valid=partial(_is_held, root=pairs[1]), zoom=(2,2), repeat=max(1, round(128/n)), device=device)
     learn = enhance_learner(dls, unet(arch, None, residual=True, seed=seed), FeatureLoss(network), path=out, cbs=BFloat16() if _fast_bf16(device) else None)
-    print('loss:', network, learn.loss_func.auto_balance(*dls.one_batch()))
+    print('loss:', network, learn.loss_func.auto_balance(*dls.one_batch(), feat=.1)) # a network of few or random numbers gets a smaller say
     return learn
 
 # %% ../nbs/12a_demo.ipynb #3df7773e
@@ -176,7 +178,7 @@ def _results(learn, pairs, out):
     write_whole(out/'scores.csv', lambda p: table.to_csv(p, index=False))
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #8d802bb8
+# %% ../nbs/12a_demo.ipynb #1ec1ed4a
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
@@ -184,7 +186,7 @@ def demo(
     epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
     arch:str='resnet34', # Encoder of the U-Net: a torchvision name, trained from scratch
     seed:int=42, # The same seed gives the same damage, split and start
-    weights:str='random', # Of the loss network SqueezeNet: random, imagenet (a download), or a file
+    weights:str='learned', # The loss network: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
     out,device = Path(out),default_device()
