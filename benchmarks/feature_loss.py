@@ -3,7 +3,8 @@
 The reference is what notebooks write: the whole VGG16-BN, batch-norms kept, hooks that store outputs, float32, contiguous.
 Both get the same pictures and weights and must agree on the loss. Networks hold random numbers: time does not depend on them.
 
-python benchmarks/feature_loss.py [--rounds N]        prints a table; a reading belongs into benchmarks/results/
+python benchmarks/feature_loss.py [--rounds N] [--compile]   prints tables; a reading belongs into benchmarks/results/
+python benchmarks/feature_loss.py --cost                      prints how cost grows with pixels and layers, as CSV
 """
 import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
 from pathlib import Path
@@ -66,6 +67,26 @@ def step(loss, pred, target, dtype=None):
     return out.item()
 
 
+def compiled(loss):
+    "The same loss with its network compiled; compiling happens at the first call"
+    loss.network.net.compile()
+    return loss
+
+
+def cost(rounds):
+    "Seconds of a step against pixels (usual layers) and against the deepest layer (4x3x128x128)"
+    print('kind,what,value,seconds')
+    def median(loss, shape):
+        pred,target = batch(shape)
+        step(loss, pred, target)
+        return statistics.median(seconds(lambda: step(loss, pred, target)) for _ in range(rounds))
+    loss = FeatureLoss(LossNetwork('vgg16_bn', weights=None)).to(device)
+    for side in (64,96,128,192,256,320): print(f'pixels,4x3x{side}x{side},{4*side**2},{median(loss, (4,3,side,side)):.4f}')
+    for i,name in enumerate(LossNetwork('vgg16_bn', 'pre_pool', None).layers):
+        loss = FeatureLoss(LossNetwork('vgg16_bn', [name], None), (1.,), 0.).to(device)
+        print(f'layers,{name},{i+1},{median(loss, (4,3,128,128)):.4f}')
+
+
 def seconds(f):
     start = time.perf_counter(); f()
     return time.perf_counter()-start
@@ -100,9 +121,12 @@ def measure_peak(which, shape):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--rounds', type=int, default=5, help='steps of each kind, interleaved; the median counts')
+    p.add_argument('--compile', action='store_true', help='measure a compiled network too, cold and warm')
+    p.add_argument('--cost', action='store_true', help='how cost grows with pixels and layers')
     p.add_argument('--peak', nargs='+', help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.peak: return measure_peak(args.peak[0], tuple(map(int, args.peak[1:])))
+    if args.cost: return cost(args.rounds)
     name = torch.cuda.get_device_name() if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     print(f'{name}, torch {torch.__version__}, median of {args.rounds} interleaved steps\n')
     print('| shape | kind | loss / reference | seconds | speed-up |\n|---|---|---|---|---|')
@@ -111,12 +135,17 @@ def main():
         pred,target = batch(shape)
         kinds = {'reference':lambda: step(ref, pred, target), 'float32':lambda: step(ours, pred, target),
                  'bf16':lambda: step(ours, pred, target, torch.bfloat16)}
+        if args.compile:
+            fast = compiled(both()[1])
+            kinds['bf16 compiled'] = lambda: step(fast, pred, target, torch.bfloat16)
+            cold = seconds(kinds['bf16 compiled'])
         value = {k:f() for k,f in kinds.items()}
         times = {k:[] for k in kinds}
         for _ in range(args.rounds):
             for k,f in kinds.items(): times[k].append(seconds(f))
         med = {k:statistics.median(v) for k,v in times.items()}
         for k in kinds: print(f"| {'x'.join(map(str,shape))} | {k} | {value[k]/value['reference']:.6f} | {med[k]:.3f} | {med['reference']/med[k]:.2f} |")
+        if args.compile: print(f"| {'x'.join(map(str,shape))} | first compiled step | | {cold:.1f} | |")
         assert abs(value['float32']/value['reference']-1)<1e-4
     print('\n| shape | reference MiB | ours MiB | ratio |\n|---|---|---|---|')
     for shape in shapes:

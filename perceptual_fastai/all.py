@@ -1,6 +1,8 @@
 "Everything for a notebook: `from perceptual_fastai.all import *`"
 from .crappify import *
+from .enhance import *
 from .features import *
+from .gan import *
 from .generators import *
 from .learner import *
 from .losses import *
