@@ -232,14 +232,21 @@ def pair_dls(
     dls.c = 3
     return dls
 
-# %% ../nbs/02_pairs.ipynb #307d3419
+# %% ../nbs/02_pairs.ipynb #30e3235d
+class _Rngs:
+    "The random states of several DataLoaders, for checkpoints"
+    def __init__(self, dls): self.dls = dls
+    def getstate(self): return [o.rng.getstate() for o in self.dls]
+    def setstate(self, states):
+        for o,s in zip(self.dls, states): o.rng.setstate(s)
+
 class InTurn(GetAttr):
     "The batches of several DataLoaders as those of one; whatever else is asked of it, the first answers"
     _default = 'first'
     def __init__(self,
         dls, # DataLoaders' halves, for instance the training halves for several factors
         shuffle:bool=False, # Draw whose turn it is?
-    ): self.dls,self.first,self.shuffle = list(dls),dls[0],shuffle
+    ): self.dls,self.first,self.shuffle,self.rng = list(dls),dls[0],shuffle,_Rngs(dls)
     def __len__(self): return sum(map(len, self.dls))
     def __iter__(self):
         turns,its = [i for i,o in enumerate(self.dls) for _ in range(len(o))],[iter(o) for o in self.dls]

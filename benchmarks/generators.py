@@ -1,0 +1,142 @@
+"""Images per second, multiply-adds and peak memory of each generator at 256x256 out, training step and inference.
+
+The reference is the plain module, float32 and contiguous. Against it: channels_last, bf16 (autocast), and both; the fastest is marked.
+Every variant must agree with the reference on its output. Weights are random: time does not depend on them.
+
+python benchmarks/generators.py [--rounds N] [--bs N] [--only NAME ...]        prints tables; a reading belongs into benchmarks/results/
+"""
+import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
+from pathlib import Path
+
+warnings.simplefilter('ignore', FutureWarning)
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceptual_fastai.generators import EDSR, MDSR, SRCNN, TransformNet, unet
+
+side = 256
+device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+generators = { # name: (input side, how to make it)
+    'U-Net ResNet34':       (256, lambda: unet('resnet34', None, size=(side,side))),
+    'TransformNet style':   (256, lambda: TransformNet(1)),
+    'TransformNet style, resize':(256, lambda: TransformNet(1, up='resize')),
+    'TransformNet x4':      (64, lambda: TransformNet(4)),
+    'TransformNet x4, resize':(64, lambda: TransformNet(4, up='resize')),
+    'TransformNet x8':      (32, lambda: TransformNet(8)),
+    'SRCNN 9-1-5 x4':       (64, lambda: SRCNN(factor=4)),
+    'SRCNN 9-5-5 x4':       (64, lambda: SRCNN(factor=4, middle=5)),
+    'EDSR baseline x2':     (128, lambda: EDSR(2)),
+    'EDSR baseline x4':     (64, lambda: EDSR(4)),
+    'MDSR baseline x2':     (128, lambda: MDSR().at(2)),
+    'MDSR baseline x4':     (64, lambda: MDSR().at(4)),
+    'EDSR large x4':        (64, lambda: EDSR(4, 32, 256, .1)),
+}
+kinds = {'reference':(torch.contiguous_format, None), 'channels_last':(torch.channels_last, None),
+         'bf16':(torch.contiguous_format, torch.bfloat16), 'bf16 channels_last':(torch.channels_last, torch.bfloat16)}
+
+
+def setup(name, kind, bs):
+    "Generator, input and target in the kind's memory layout, and the kind's dtype for autocast"
+    torch.manual_seed(0)
+    n,make = generators[name]
+    layout,dtype = kinds[kind]
+    x,y = torch.randn(bs,3,n,n),torch.randn(bs,3,side,side)
+    return make().to(device, memory_format=layout),x.to(device, memory_format=layout),y.to(device),dtype
+
+
+def sync():
+    if device.type=='cuda': torch.cuda.synchronize()
+
+
+def infer(model, x, y, dtype):
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): out = model.eval()(x)
+    sync()
+    return out.float()
+
+
+def train(model, x, y, dtype):
+    model.train().zero_grad()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): loss = F.l1_loss(model(x).float(), y)
+    loss.backward()
+    sync()
+
+
+def seconds(f, *args):
+    start = time.perf_counter(); f(*args)
+    return time.perf_counter()-start
+
+
+def multiply_adds(name):
+    "Of one picture's forward pass"
+    model,x,y,_ = setup(name, 'reference', 1)
+    with FlopCounterMode(display=False) as count: infer(model, x, y, None)
+    return count.get_total_flops()/2
+
+
+def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+
+
+def peak(what, name, kind, bs):
+    "Peak memory of one pass above that of the loaded generator, in MiB, in a process of its own"
+    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
+    r = subprocess.run([sys.executable, __file__, '--peak', what, name, kind, str(bs)], capture_output=True, text=True, check=True, env=env)
+    return float(r.stdout.split()[-1])
+
+
+def measure_peak(what, name, kind, bs):
+    model,x,y,dtype = setup(name, kind, bs)
+    f = dict(train=train, infer=infer)[what]
+    if device.type=='cuda':
+        base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
+        f(model, x, y, dtype)
+        print((torch.cuda.max_memory_allocated()-base)/2**20)
+    else:
+        infer(model, x[...,:32,:32], y, dtype)
+        gc.collect()
+        Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
+        base = status('VmRSS')
+        f(model, x, y, dtype)
+        print((status('VmHWM')-base)/1024)
+
+
+def rates(name, bs, rounds):
+    "Images per second of every kind: {kind: (inference, training)}"
+    ready = {k:setup(name, k, bs) for k in kinds}
+    outs = {k:infer(*o) for k,o in ready.items()}
+    for k,o in outs.items():
+        off = ((o-outs['reference']).norm()/outs['reference'].norm()).item()
+        assert off < (.05 if 'bf16' in k else 1e-3), f'{name}, {k}: {off:.4f} off the reference'
+    for o in ready.values(): train(*o)
+    times = {(k,f):[] for k in kinds for f in (infer, train)}
+    for _ in range(rounds):
+        for k,f in times: times[k,f].append(seconds(f, *ready[k]))
+    return {k:tuple(bs/statistics.median(times[k,f]) for f in (infer, train)) for k in kinds}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--rounds', type=int, default=5, help='passes of each kind, interleaved; the median counts')
+    p.add_argument('--bs', type=int, default=2, help='batch size')
+    p.add_argument('--only', nargs='+', default=list(generators), choices=list(generators), metavar='NAME', help='some of the generators')
+    p.add_argument('--peak', nargs=4, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.peak: return measure_peak(*args.peak[:3], int(args.peak[3]))
+    name = torch.cuda.get_device_name() if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    print(f'{name}, torch {torch.__version__}, batches of {args.bs}, {side}x{side} out, median of {args.rounds} interleaved passes; * is the fastest\n')
+    print('| generator | kind | inference, images/s | / reference | training step, images/s | / reference |\n|---|---|---|---|---|---|')
+    best = {}
+    for g in args.only:
+        r = rates(g, args.bs, args.rounds)
+        best[g] = [max(r, key=lambda k: r[k][i]) for i in (0,1)]
+        for k,v in r.items():
+            cells = [f"{v[i]:.2f} | {v[i]/r['reference'][i]:.2f}{' *' if best[g][i]==k else ''}" for i in (0,1)]
+            print(f"| {g} | {k} | {' | '.join(cells)} |", flush=True)
+    print('\n| generator | parameters | multiply-adds, G | inference MiB: reference, fastest | training MiB: reference, fastest |\n|---|---|---|---|---|')
+    for g in args.only:
+        mib = [f"{peak(w, g, 'reference', args.bs):.0f}, {peak(w, g, best[g][i], args.bs):.0f}" for i,w in enumerate(('infer','train'))]
+        n = sum(p.numel() for p in generators[g][1]().parameters())
+        print(f"| {g} | {n:,} | {multiply_adds(g)/1e9:.2f} | {mib[0]} | {mib[1]} |", flush=True)
+
+
+if __name__=='__main__': main()
