@@ -57,7 +57,7 @@ def blur(
     _at_least('sigma', sigma, 0)
     return im.filter(ImageFilter.GaussianBlur(sigma))
 
-# %% ../nbs/01_crappify.ipynb #444cc92d
+# %% ../nbs/01_crappify.ipynb #c5c11c97
 def noise(
     im:Image.Image, # Mode RGB or L
     sigma:float=10., # Standard deviation, on the scale 0 to 255
@@ -66,7 +66,8 @@ def noise(
     "Add Gaussian noise to every value, independently"
     _at_least('sigma', sigma, 0)
     gen = np.random.default_rng((rng or random).getrandbits(64))
-    return Image.fromarray((np.asarray(im)+gen.normal(0, sigma, np.shape(im))).round().clip(0,255).astype(np.uint8))
+    a = np.asarray(im) # once fastai is imported, the picture's own `shape` knows no channels
+    return Image.fromarray((a+gen.normal(0, sigma, a.shape)).round().clip(0,255).astype(np.uint8))
 
 # %% ../nbs/01_crappify.ipynb #5cc01e37
 def caption(
