@@ -7,5 +7,7 @@ from .generators import *
 from .learner import *
 from .losses import *
 from .metrics import *
+from .model_files import *
 from .pairs import *
 from .photos import *
+from .picture_files import *

@@ -41,7 +41,7 @@ def score(
     for f,why in table.attrs['failed']: print(f'not scored: {f}: {why}')
     return int(bool(table.attrs['failed']))
 
-# %% ../nbs/13_cli.ipynb #6041c743
+# %% ../nbs/13_cli.ipynb #c9ef015b
 def enhance(
     src:str, # Folder of photos, searched recursively
     dst:str, # Folder for the results, in the same structure
@@ -56,7 +56,8 @@ def enhance(
 ):
     "Enhance every photo of SRC into DST, tile by tile; what is done already is skipped"
     from fastai.torch_core import default_device
-    from perceptual_fastai.enhance import enhance_folder, load_enhancer
+    from perceptual_fastai.model_files import load_enhancer
+    from perceptual_fastai.picture_files import enhance_folder
     enhancer = load_enhancer(model).to(device or default_device())
     report = enhance_folder(src, dst, enhancer, overwrite, csv, sys.stdout.isatty(), tile=tile, overlap=overlap, quality=quality, max_pixels=max_pixels)
     print(report)

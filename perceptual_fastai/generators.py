@@ -6,8 +6,10 @@
 __all__ = ['encoder', 'Unet', 'unet', 'unet_splitter', 'upsample', 'Generator', 'SRCNN', 'Enlarge', 'OnLuma', 'TransformBlock',
            'ScaledTanh', 'TransformNet', 'EDSRBlock', 'Skip', 'EDSR', 'MDSR', 'AtFactor', 'PickScale']
 
-# %% ../nbs/06_generators.ipynb #5fb524a6
+# %% ../nbs/06_generators.ipynb #a1f0260c
 import warnings
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -50,7 +52,7 @@ def _zero_last(unet):
         (last.weight_g if hasattr(last, 'weight_g') else last.weight).zero_()
         last.bias.zero_()
 
-# %% ../nbs/06_generators.ipynb #592263f2
+# %% ../nbs/06_generators.ipynb #80b5c64c
 def unet(
     arch='resnet34', # Name of a torchvision network, or its function
     weights:str|Path|None='imagenet', # Encoder weights: 'imagenet', a file, or None for random numbers, asked for by name
@@ -64,12 +66,14 @@ def unet(
 )->Unet: # (N,3,H,W) -> (N,3,H,W), both ImageNet-normalised
     "A U-Net on a recognition network: the course's generator"
     if residual and y_range is not None: raise ValueError('residual=True starts at the input, which y_range would squash; give one of them')
-    enc = encoder(arch if isinstance(arch, str) else arch.__name__, weights, seed)
+    arch = arch if isinstance(arch, str) else arch.__name__
+    enc = encoder(arch, weights, seed)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter('ignore', FutureWarning) # fastai's weight norm uses the older of PyTorch's two
         net = Unet(enc, 3, size, blur=blur, norm_type=norm_type, self_attention=self_attention, y_range=y_range)
     net.residual,net.pretrained = residual,weights is not None
+    net.args = dict(arch=arch, residual=residual, blur=blur, norm_type=norm_type and norm_type.name, self_attention=self_attention, y_range=y_range) # for model files
     if residual: _zero_last(net)
     return net
 
@@ -92,10 +96,24 @@ def upsample(
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x # there is no such filter in half precision
     return F.interpolate(x, scale_factor=factor, mode='bicubic', antialias=True) # `antialias` is what makes a = -0.5
 
-# %% ../nbs/06_generators.ipynb #1da6dcd5
+# %% ../nbs/06_generators.ipynb #ea0b80a1
+def _keeps_args(cls, init):
+    "`init` of `cls`, which leaves its arguments in `args`"
+    @wraps(init)
+    def keep(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        if type(self) is not cls: return # called by a class that has arguments of its own
+        given = signature(init).bind(self, *args, **kwargs); given.apply_defaults()
+        self.args = dict(list(given.arguments.items())[1:])
+    return keep
+
+# %% ../nbs/06_generators.ipynb #63ede9fe
 class Generator(nn.Module):
     "Base of the papers' generators: checks the batch, enlarges by `factor`, starts at the enlarged input if asked to"
     pretrained = False
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.__init__ = _keeps_args(cls, cls.__init__)
     def __init__(self,
         factor:int=1, # Output side over input side
         channels:int=3, # Of input and output

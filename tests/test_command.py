@@ -30,9 +30,39 @@ def test_demo_in_miniature(tmp_path):
     for f in ('before_after.png', 'losses.png'): Image.open(tmp_path/'out'/f).load()
 
 
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    "A small generator that doubles"
+    from perceptual_fastai.all import EDSR, save_enhancer
+    return save_enhancer(EDSR(2, blocks=1, features=8, residual=True), tmp_path_factory.mktemp('models')/'x2.safetensors')
+
+
+def test_enhance_a_folder(model, tmp_path):
+    src,dst = tmp_path/'src',tmp_path/'dst'
+    (src/'sub').mkdir(parents=True)
+    Image.new('RGB', (60,40), 'teal').save(src/'a.jpg'); Image.new('LA', (20,30), (99,128)).save(src/'sub'/'b.png')
+    (src/'notes.txt').write_text('no photo')
+    r = run('enhance', src, dst, '--model', model, '--tile', 32, '--device', 'cpu')
+    assert r.returncode==1 and '2 written, 0 skipped, 1 failed' in r.stdout and 'notes.txt: ' in r.stdout and not r.stderr, (r.stdout, r.stderr)
+    for f,size,mode in (('a.jpg', (120,80), 'RGB'), ('sub/b.png', (40,60), 'LA')):
+        with Image.open(dst/f) as o: o.load(); assert (o.size, o.mode)==(size, mode)
+    rows = {o['photo']:o for o in csv.DictReader(open(dst/'enhance.csv'))}
+    assert {k:o['status'] for k,o in rows.items()}=={'a.jpg':'written', 'notes.txt':'failed', 'sub/b.png':'written'} and rows['a.jpg']['width']=='120'
+    (src/'notes.txt').unlink()
+    r = run('enhance', src, dst, '--model', model, '--device', 'cpu')
+    assert r.returncode==0 and r.stdout.strip()=='0 written, 2 skipped, 0 failed'
+
+
+def test_help_of_enhance():
+    r = run('enhance', '--help')
+    assert r.returncode==0
+    for o in ('--model', '--tile', '--overlap', '--overwrite', '--csv', '--max_pixels'): assert o in r.stdout
+
+
 @pytest.mark.parametrize('args,why', [(['demo', '--data', 'gone'], 'gone: no such folder'), (['demo', '--size', '8'], 'the least are'),
                                       (['demo', '--weights', 'gone.pth'], "weights='gone.pth': no such file"),
-                                      (['crappify', 'gone', 'there'], 'gone: no such folder')])
+                                      (['crappify', 'gone', 'there'], 'gone: no such folder'),
+                                      (['enhance', 'gone', 'there', '--model', 'paint'], 'paint: no such model file')])
 def test_mistakes_are_one_line(args, why, tmp_path):
     r = run(*args, cwd=tmp_path)
     assert r.returncode==1 and why in r.stderr and 'Traceback' not in r.stderr
