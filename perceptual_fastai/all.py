@@ -4,6 +4,7 @@ from .enhance import *
 from .features import *
 from .gan import *
 from .generators import *
+from .learned_loss import *
 from .learner import *
 from .losses import *
 from .metrics import *
