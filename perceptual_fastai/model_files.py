@@ -70,7 +70,7 @@ def _args_of(model, arch):
     names = inspect.signature(build).parameters if build else () # a generator from elsewhere
     return {k:getattr(model, k) for k in names if isinstance(getattr(model, k, None), (bool,int,float,str,list,tuple))}
 
-# %% ../nbs/08a_model_files.ipynb #deca0952
+# %% ../nbs/08a_model_files.ipynb #199765bb
 class _Patience(TorchFunctionMode):
     "Lets PyTorch be called so many times"
     def __init__(self, n): super().__init__(); self.left = n
@@ -83,7 +83,8 @@ def _shapes(tensors): return {k:tuple(v.shape) for k,v in tensors.items()}
 
 def _made(arch, args, tensors):
     "The generator that a file asks for, with the file's weights"
-    with _Patience(1000+100*len(tensors)), torch.device('meta'): asked = _shapes(_build(arch, args).state_dict())
+    with torch.set_grad_enabled(torch.is_grad_enabled()), _Patience(1000+100*len(tensors)), torch.device('meta'): # patience may end inside a no_grad
+        asked = _shapes(_build(arch, args).state_dict())
     odd = [k for k in {**asked, **_shapes(tensors)} if asked.get(k)!=_shapes(tensors).get(k)]
     if odd: raise ValueError(f'{len(odd)} tensors do not fit, the first is {odd[0]}: {asked.get(odd[0], "not there")} by args, {_shapes(tensors).get(odd[0], "not there")} in the file')
     model = _build(arch, args).eval()
