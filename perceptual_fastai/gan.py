@@ -6,7 +6,7 @@
 __all__ = ['render_folder', 'RealOrFake', 'critic_learner', 'FrozenStays', 'CriticRate', 'nogan_learner', 'GANWarning',
            'StopRule', 'look_at', 'NoganPlan', 'nogan']
 
-# %% ../nbs/09_gan.ipynb #c777dedf
+# %% ../nbs/09_gan.ipynb #5fc37712
 import contextlib
 import warnings
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from fastcore.foundation import L
 from .features import LossNetwork
 from .learner import Checkpoint, enhance_learner, restore
 from .metrics import feature_distance, psnr, to_image
-from .pairs import by_stem
+from .pairs import _photo_size as photo_size, by_stem
 from .photos import open_photo, write_whole
 
 # %% ../nbs/09_gan.ipynb #19c9b99f
@@ -50,7 +50,7 @@ def _claim(dst, model):
     if note.exists() and note.read_text()!=mine: raise ValueError(f'{dst} holds pictures of another model; give another folder or remove this one')
     if not note.exists(): write_whole(note, lambda p: Path(p).write_text(mine))
 
-# %% ../nbs/09_gan.ipynb #0247e755
+# %% ../nbs/09_gan.ipynb #99c7fa42
 def render_folder(
     model:nn.Module, # A generator
     spoiled:str|Path, # Folder of spoiled photos
@@ -64,8 +64,8 @@ def render_folder(
     for k,f in progress_bar(by_stem(spoiled).items(), display=progress):
         to = Path(dst)/f'{k}.png'
         if to.exists(): report['skipped'].append(to); continue
-        try: im = restore(model, open_photo(f), open_photo(good[k]).size)
-        except (ValueError, KeyError) as e: report['failed'][f] = f'no clean photo of this name' if isinstance(e, KeyError) else str(e); continue
+        try: im = restore(model, open_photo(f), photo_size(good[k]))
+        except (ValueError, KeyError) as e: report['failed'][f] = 'no clean photo of this name' if isinstance(e, KeyError) else str(e); continue
         write_whole(to, lambda p: im.save(p, 'PNG')); report['written'].append(to)
     return report
 
@@ -130,7 +130,7 @@ def nogan_learner(
 class GANWarning(UserWarning):
     "Something is wrong with a duel; the message begins with its name"
 
-# %% ../nbs/09_gan.ipynb #1c99b038
+# %% ../nbs/09_gan.ipynb #28e5cabd
 class StopRule(Callback):
     "Score fixed pictures as a duel goes on, keep the best generator, stop when nothing gets better"
     order = 60
@@ -147,8 +147,11 @@ class StopRule(Callback):
         self.fixed,self.judge,self.every,self.patience,self.keep = [o.as_subclass(Tensor) for o in (x,y)],judge,every,patience,keep
         self.begin()
     def begin(self): self.rows,self.steps,self.best,self.best_step,self.best_state,self.pictures,self.said = [],0,float('inf'),0,None,[],[]
-    def before_fit(self):
+    def before_fit(self): # a checkpoint, which comes later, may know better
+        self.first_step,self.stopped = self.steps,False
         if not self.rows: self._look()
+    def before_epoch(self):
+        if self.stopped: raise CancelFitException() # an earlier run of this training came to its end
     def after_loss(self):
         if self.training and not torch.isfinite(self.learn.loss_grad).all(): self._stop('not a number', f'the loss is {self.learn.loss_grad.item()} after {self.steps} steps')
     def after_batch(self):
@@ -184,7 +187,7 @@ def look_at(
     a,b = to_image(out),to_image(y)
     return dict(feature=feature_distance(a, b, judge).mean().item(), psnr=psnr(a, b).mean().item(), real=real, fake=fake, variety=(_spread(a)/_spread(b)).item()),a
 
-# %% ../nbs/09_gan.ipynb #14ea8b09
+# %% ../nbs/09_gan.ipynb #19b5a547
 @patch
 def _look(self:StopRule):
     row,out = look_at(self.learn.model, *self.fixed, self.judge)
@@ -195,7 +198,7 @@ def _look(self:StopRule):
         self.best,self.best_step = row['feature'],self.steps
         self.best_state = {k:v.detach().cpu().clone() for k,v in self.learn.model.generator.state_dict().items()}
     self._warn(row)
-    since = sum(r['step']>self.best_step for r in self.rows)
+    since = sum(r['step']>max(self.best_step, self.first_step) for r in self.rows)
     if since>=self.patience: self._stop('no improvement', f'{since} looks since step {self.best_step}')
 
 @patch
@@ -215,6 +218,7 @@ def _stop(self:StopRule, name, why):
     why = f'{why}; stopped, the generator of step {self.best_step} is kept'
     if name=='no improvement': print(f'{name}: {why}')
     else: _say(name, why)
+    self.stopped = True
     raise CancelFitException()
 
 # %% ../nbs/09_gan.ipynb #4a7a22ac
@@ -241,11 +245,11 @@ def show_strip(self:StopRule, imsize:float=1.2):
     some = self.pictures[::max(1, -(-len(self.pictures)//self.keep))]
     show_images([p for _,p in some], titles=[f'step {s}' for s,_ in some], imsize=imsize)
 
-# %% ../nbs/09_gan.ipynb #c3b20ef0
+# %% ../nbs/09_gan.ipynb #9b811022
 @patch
 def to_checkpoint(self:StopRule)->dict:
     "What a continued training needs to know"
-    return {k:getattr(self, k) for k in ('rows','steps','best','best_step','best_state','pictures','said')}
+    return {k:getattr(self, k) for k in ('rows','steps','first_step','stopped','best','best_step','best_state','pictures','said')}
 
 @patch
 def from_checkpoint(self:StopRule, state:dict):
