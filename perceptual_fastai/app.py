@@ -6,9 +6,9 @@
 __all__ = ['CSS', 'EMPTY', 'Limits', 'scores_of', 'Result', 'Comparison', 'Stopped', 'compare_each', 'compare', 'card', 'cards',
            'Desk', 'example_photos', 'Shelf', 'Worker', 'build_app', 'serving', 'app']
 
-# %% ../nbs/14_app.ipynb #3f8b967f
-import os, re, secrets, shutil, signal, tempfile, threading, time, warnings, zipfile
-from contextlib import contextmanager
+# %% ../nbs/14_app.ipynb #6f9cb58b
+import ctypes, os, re, secrets, shutil, signal, tempfile, threading, time, warnings, zipfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -295,10 +295,10 @@ def cards(
         out.append(f'<section class="pf-photo"><h3>{escape(photo[0])}</h3><div class="pf-grid">{"".join(card(o) for o in c.done if (o.photo, o.before)==photo)}</div></section>')
     return '<div class="pf-results">'+''.join(out)+'</div>'
 
-# %% ../nbs/14_app.ipynb #18505ded
+# %% ../nbs/14_app.ipynb #189cedc4
 CSS = '''
 .gradio-container {max-width:1240px !important; margin:0 auto !important; --font:system-ui,-apple-system,"Segoe UI","Noto Sans","DejaVu Sans",sans-serif}
-.pf-flush {padding:0 !important} .pf-head h1 {font-size:clamp(1.45rem,4.5vw,1.9rem); line-height:1.25; font-weight:650; letter-spacing:-.02em; margin:.8rem 0 .15rem; color:var(--body-text-color)}
+.pf-flush,.pf-flush .html-container {padding:0 !important} .pf-head h1 {font-size:clamp(1.45rem,4.5vw,1.9rem); line-height:1.25; font-weight:650; letter-spacing:-.02em; margin:.8rem 0 .15rem; color:var(--body-text-color)}
 .pf-head p {color:var(--body-text-color-subdued); font-size:1rem; margin:0 0 .4rem; max-width:46rem}
 .pf-examples {align-items:stretch} .pf-examples button {min-width:150px !important; justify-content:flex-start; gap:.6rem; font-weight:500; background:transparent; border:1px solid var(--border-color-primary)}
 .pf-examples button img {width:44px !important; height:44px !important; object-fit:cover; border-radius:6px; margin:0}
@@ -335,32 +335,46 @@ CSS = '''
 .pf-foot {color:var(--body-text-color-subdued); font-size:.8rem; line-height:1.5; border-top:1px solid var(--border-color-primary); padding-top:.7rem; margin-top:.6rem}
 '''
 
-# %% ../nbs/14_app.ipynb #54ce2eb6
+# %% ../nbs/14_app.ipynb #2432a36d
+def _trim():
+    "Have the C library return free memory to the system, where it knows how (glibc does)"
+    with suppress(OSError, AttributeError, TypeError): ctypes.CDLL(None).malloc_trim(0)
+
+# %% ../nbs/14_app.ipynb #6b2898fc
 class Desk:
     "Which session has which run, and its files"
     def __init__(self,
         folder:str|Path, # All files of the server
         minutes:float=60, # How long they are kept at most
-    ): self.folder,self.seconds,self.runs,self.busy = Path(folder),60*minutes,{},threading.Lock()
+    ): self.folder,self.seconds,self.runs,self.busy,self.over = Path(folder),60*minutes,{},threading.Lock(),False
     def open(self, session):
         "A fresh run; what the session had before is stopped and deleted"
         self.close(session)
-        run = SimpleNamespace(folder=self.folder/f'results-{secrets.token_hex(16)}', stop=threading.Event(), since=time.time())
+        run = SimpleNamespace(folder=self.folder/f'results-{secrets.token_hex(16)}', stop=threading.Event(), since=time.time(), so_far=Comparison(), over=False)
+        if self.over: run.stop.set(); return run
         run.folder.mkdir(parents=True)
         self.runs[session] = run
         return run
+    def end(self, patience=60):
+        "Stop every run, delete its files, begin no other, and wait in seconds for the one at work to notice"
+        self.over = True
+        for k in list(self.runs): self.close(k)
+        if self.busy.acquire(timeout=patience): self.busy.release()
     def stop(self, session):
-        "End the session's run; what is done stays"
-        if run := self.runs.get(session): run.stop.set()
+        "End the session's run, if there is one, and return it; what is done stays"
+        run = self.runs.get(session)
+        if run and not run.over: run.stop.set()
+        return run
     def close(self, session):
         "End the session's run and delete its files"
-        if run := self.runs.pop(session, None): run.stop.set(); shutil.rmtree(run.folder, ignore_errors=True)
+        if run := self.runs.pop(session, None): run.stop.set(); shutil.rmtree(run.folder, ignore_errors=True); _trim()
     def sweep(self, now=None):
-        "Delete what is too old: runs, and uploads, which lie in folders named by their SHA-256"
+        "Delete what is too old: runs, uploads, which lie in folders named by their SHA-256, and uploads that were broken off"
         old = (now or time.time())-self.seconds
         for k,run in list(self.runs.items()):
             if run.since<old: self.close(k)
         for d in self.folder.iterdir():
+            if d.is_file() and d.stat().st_mtime<old: d.unlink(missing_ok=True)
             if re.fullmatch(r'[0-9a-f]{64}', d.name) and max((f.stat().st_mtime for f in d.iterdir()), default=0)<old: shutil.rmtree(d, ignore_errors=True)
 
 # %% ../nbs/14_app.ipynb #80382ee9
@@ -418,45 +432,58 @@ class Worker:
         chosen = {n:self.shelf[n] for n in names or []}
         return chosen | dict([self.shelf.own(own, self.limits)] if own else [])
 
-# %% ../nbs/14_app.ipynb #c0b84c4a
-@contextmanager
-def _words(error):
-    "Errors that the visitor can do something about, shown in words"
-    try: yield
-    except (ValueError, OSError) as e: raise error(str(e)) from None
-
+# %% ../nbs/14_app.ipynb #b0a7229e
 def _steps(worker, run, photos, names, references, own):
-    "Yield the growing `Comparison`; each step alone on the machine"
+    "Yield how far the run is: results so far, results in all. Each step is alone on the machine"
     models = worker.models(names, own)
-    each = compare_each(photos or [], models, run.folder, references=references or [], limits=worker.limits, network=worker.network if references else None, aesthetic=worker.aesthetic, stop=run.stop.is_set)
-    c,total = Comparison(),len(photos or [])*max(1, len(models))
+    each = compare_each(photos, models, run.folder, references=references, limits=worker.limits, network=worker.network if references else None, aesthetic=worker.aesthetic, stop=run.stop.is_set)
+    total = len(photos)*len(models)
     while True:
         with worker.desk.busy: r = next(each, None)
         if r is None: return
-        c.results.append(r)
+        run.so_far.results.append(r)
         if r.model=='': total -= len(models)-1
-        yield c,total
+        yield len(run.so_far.results),total
 
-def _so_far(c, total): return f'<p role="status">{len(c.results)} of {total} …</p>'
-def _summary(c, stopped):
-    n = len(c.done)
-    return f'<p role="status">{"Cancelled; " if stopped else ""}{n} result{"" if n==1 else "s"}{f", {len(c.failed)} left out" if c.failed else ""}.</p>'
+def _says(text, role='status'): return f'<p role="{role}">{escape(text)}</p>'
+def _summary(run):
+    n,bad = len(run.so_far.done),len(run.so_far.failed)
+    return _says(f'{"Cancelled; " if run.stop.is_set() else ""}{n} result{"" if n==1 else "s"}{f", {bad} left out" if bad else ""}.')
 
-# %% ../nbs/14_app.ipynb #d43471cf
+def _ended(run): return _summary(run),cards(run.so_far),run.so_far.zip(run.folder/'results.zip') if run.so_far.done else None
+
+# %% ../nbs/14_app.ipynb #29b8d604
+EMPTY = '<div class="pf-empty">Results appear here: a slider between before and after, and the scores.</div>'
+
 @patch
-def enhance(self:Worker, photos, names, references, own, session, error=ValueError):
-    "Yield (status, cards, zip or None)"
-    run,c = self.desk.open(session),Comparison()
+def enhance(self:Worker,
+    photos, # Paths of uploads
+    names, # Of models
+    references, # Paths of clean photos
+    own, # Path of a model file, or None
+    session, # Whose run it is
+): # Yields (status, cards, zip or None), the first two as HTML
+    "A run, step by step; what the visitor can do something about is said in the status"
+    run = self.desk.open(session)
     here = lambda: self.desk.runs.get(session) is run # not closed, nor begun anew
     try:
-        yield '<p role="status">Opening the models …</p>',EMPTY,None
-        with _words(error):
-            for c,total in _steps(self, run, photos, names, references, own): yield _so_far(c, total),cards(c),None
-        if here(): yield _summary(c, run.stop.is_set()),cards(c),c.zip(run.folder/'results.zip') if c.done else None
+        yield _says('Opening the models …'),EMPTY,None
+        for n,total in _steps(self, run, photos or [], names, references or [], own): yield _says(f'{n} of {total} …'),cards(run.so_far),None
+        run.over = True
+        if here(): yield _ended(run)
+    except (ValueError, OSError) as e: yield _says(str(e), 'alert'),EMPTY,None
     finally:
+        run.over = True
         if not here(): shutil.rmtree(run.folder, ignore_errors=True) # the last step may have written after the folder was deleted
 
-EMPTY = '<div class="pf-empty">Results appear here: a slider between before and after, and the scores.</div>'
+@patch
+def cancel(self:Worker,
+    session, # Whose run
+): # (status, zip or None)
+    "End a run; what is done can be downloaded"
+    if not (run := self.desk.stop(session)): return _says('Cancelled.'),None
+    status,_,z = _ended(run)
+    return status,z
 
 # %% ../nbs/14_app.ipynb #6ba49e1b
 def _about(shelf):
@@ -467,7 +494,7 @@ def _about(shelf):
         out.append(f'<dt>{escape(n)}</dt><dd>{escape(repr(e))}</dd>'+''.join(f'<dd>{escape(f"{k}: {v}")}</dd>' for k,v in e.card.items()))
     return f'<div class="pf-about"><dl>{"".join(out)}</dl></div>'
 
-# %% ../nbs/14_app.ipynb #7dfc6fb6
+# %% ../nbs/14_app.ipynb #604c010d
 def _inputs(gr, shelf, examples):
     "Left side: what goes in"
     photos = gr.File(label='Photos', file_count='multiple', elem_id='pf-photos', height=170)
@@ -476,9 +503,9 @@ def _inputs(gr, shelf, examples):
     names = list(shelf.paths)
     models = gr.CheckboxGroup(names, value=names[:1], label='Models', info=None if names else 'None comes with this installation; give one of your own below.', elem_id='pf-models')
     with gr.Accordion('Own model, clean photos', open=not names, elem_id='pf-more'):
-        own = gr.File(label='Model file (.safetensors of save_enhancer)', file_types=['.safetensors'], elem_id='pf-own', height=110)
-        about = gr.HTML(elem_id='pf-about-own', elem_classes='pf-status', apply_default_css=False)
-        refs = gr.File(label='Clean photos, found by name', file_count='multiple', elem_id='pf-references', height=110)
+        own = gr.File(label='Model file (.safetensors of save_enhancer)', file_types=['.safetensors'], elem_id='pf-own', height=150)
+        about = gr.HTML(visible=False, elem_id='pf-about-own', elem_classes='pf-status', apply_default_css=False)
+        refs = gr.File(label='Clean photos, found by name', file_count='multiple', elem_id='pf-references', height=150)
     if names:
         with gr.Accordion('About the models', open=False): gr.HTML(_about(shelf), apply_default_css=False)
     with gr.Row():
@@ -493,21 +520,22 @@ def _outputs(gr):
         z = gr.DownloadButton('Download all (zip)', visible=False, size='sm', min_width=140, elem_id='pf-zip')
     return SimpleNamespace(status=status, zip=z, results=gr.HTML(EMPTY, elem_id='pf-results', elem_classes='pf-flush', apply_default_css=False))
 
-# %% ../nbs/14_app.ipynb #a781058f
+# %% ../nbs/14_app.ipynb #1aa81842
 def _wire(gr, page, worker, i, o):
     "Who tells whom"
+    link = lambda z: gr.DownloadButton(value=str(z) if z else None, visible=z is not None)
     def go(photos, names, refs, own, request:gr.Request):
-        for status,html,z in worker.enhance(photos, names, refs, own, request.session_hash, gr.Error):
-            yield status,html,gr.DownloadButton(value=str(z) if z else None, visible=z is not None)
-    def stop(request:gr.Request): worker.desk.stop(request.session_hash); return '<p role="status">Cancelled.</p>'
+        for status,html,z in worker.enhance(photos, names, refs, own, request.session_hash): yield status,html,link(z)
+    def stop(request:gr.Request):
+        status,z = worker.cancel(request.session_hash)
+        return status,link(z)
     def look(path):
-        if not path: return ''
-        try: name,e = worker.shelf.own(path, worker.limits)
-        except ValueError as e: return f'<p role="alert">{escape(str(e))}</p>'
-        return f'<p role="status">{escape(f"{name}: {e}")}</p>'
+        if not path: return gr.HTML('', visible=False)
+        try: return gr.HTML(_says('{}: {}'.format(*worker.shelf.own(path, worker.limits))), visible=True)
+        except ValueError as e: return gr.HTML(_says(str(e), 'alert'), visible=True)
     def leave(request:gr.Request): worker.desk.close(request.session_hash)
-    run = i.go.click(go, [i.photos, i.models, i.refs, i.own], [o.status, o.results, o.zip], show_progress='hidden', concurrency_limit=1, api_name='enhance')
-    i.stop.click(stop, None, o.status, cancels=[run], queue=False, api_name='cancel')
+    run = i.go.click(go, [i.photos, i.models, i.refs, i.own], [o.status, o.results, o.zip], show_progress='minimal', show_progress_on=o.status, concurrency_limit=1, api_name='enhance')
+    i.stop.click(stop, None, [o.status, o.zip], cancels=[run], queue=False, show_progress='hidden', api_name='cancel')
     for button,a,b in i.examples: button.click(lambda a=str(a),b=str(b): ([a],[b]), None, [i.photos, i.refs], queue=False, show_progress='hidden', api_visibility='private')
     i.own.change(look, i.own, i.about, api_visibility='private')
     page.unload(leave)
@@ -533,7 +561,7 @@ def build_app(
         _wire(gr, page, worker, i, o)
     return page.queue(max_size=worker.limits.waiting, default_concurrency_limit=1)
 
-# %% ../nbs/14_app.ipynb #4b778ae8
+# %% ../nbs/14_app.ipynb #2c9abd95
 @contextmanager
 def _environment(**kwargs):
     was = {k:os.environ.get(k) for k in kwargs}
@@ -568,8 +596,7 @@ def serving(
         threading.Thread(target=sweep, daemon=True).start()
         try: yield page.local_url
         finally:
-            over.set()
-            for k in list(desk.runs): desk.close(k)
+            over.set(); desk.end()
             page.close(verbose=False)
 
 # %% ../nbs/14_app.ipynb #38480659
