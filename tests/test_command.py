@@ -21,7 +21,7 @@ def test_help_lists_commands_and_options():
 
 
 def test_demo_in_miniature(tmp_path):
-    r = run('demo', '--out', tmp_path/'out', '--size', 48, '--epochs', 2, '--arch', 'resnet18')
+    r = run('demo', '--out', tmp_path/'out', '--size', 48, '--epochs', 2, '--arch', 'mobilenet_v3_small')
     assert r.returncode==0, r.stderr
     for o in ('pixel', 'feat_0', 'feat_2', 'gram_2', 'learning rate', 'mean PSNR', 'learned weights', '100.00%'): assert o in r.stdout, o
     rows = list(csv.DictReader(open(tmp_path/'out'/'scores.csv')))
