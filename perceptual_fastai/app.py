@@ -31,7 +31,7 @@ from .model_files import as_enhancer, bundled_enhancers, load_enhancer
 from .photos import PhotoError, open_photo, sample_photos, to_rgb
 from .picture_files import WRITES, Picture, enhance_picture, from_picture, open_picture, save_picture
 
-# %% ../nbs/14_app.ipynb #1d82c8af
+# %% ../nbs/14_app.ipynb #c2a1112c
 @dataclass
 class Limits:
     "How much a visitor may ask for"
@@ -42,6 +42,9 @@ class Limits:
     model_megabytes:float=300   # Per model file
     waiting:int=32              # Jobs in the queue; one runs at a time
     minutes:float=60            # Uploads and results of a session that is still open are deleted after so long
+    def __post_init__(self):
+        for k,v in vars(self).items():
+            if not v>0: raise ValueError(f'{k}={v}; it must be more than 0')
 
 # %% ../nbs/14_app.ipynb #e1ef8865
 def _open_upload(path, limits):
@@ -561,7 +564,7 @@ def build_app(
         _wire(gr, page, worker, i, o)
     return page.queue(max_size=worker.limits.waiting, default_concurrency_limit=1)
 
-# %% ../nbs/14_app.ipynb #2c9abd95
+# %% ../nbs/14_app.ipynb #df5ba4ae
 @contextmanager
 def _environment(**kwargs):
     was = {k:os.environ.get(k) for k in kwargs}
@@ -573,8 +576,11 @@ def _environment(**kwargs):
 def _launch(page, host, port, limits):
     gr = _gradio()
     theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', radius_size='lg', font=['Segoe UI','Noto Sans','DejaVu Sans','sans-serif'], font_mono=['DejaVu Sans Mono','monospace'])
-    page.launch(server_name=host, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False, mcp_server=False, run_history=False,
-                footer_links=[], max_file_size=int(max(limits.megabytes, limits.model_megabytes)*2**20), theme=theme, css=CSS, enable_monitoring=False)
+    try: page.launch(server_name=host, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False, mcp_server=False, run_history=False,
+                     footer_links=[], max_file_size=int(max(limits.megabytes, limits.model_megabytes)*2**20), theme=theme, css=CSS, enable_monitoring=False)
+    except OSError as e:
+        if 'empty port' not in str(e): raise
+        raise OSError(f'port {port} of {host} is taken; give another' if port else f'no port from 7860 on is free on {host}; give one') from None
 
 @contextmanager
 def serving(
