@@ -63,9 +63,11 @@ def enhance(
     print(report)
     return int(bool(report.failed))
 
-# %% ../nbs/13_cli.ipynb #0244eba6
+# %% ../nbs/13_cli.ipynb #27e62235
 commands = dict(demo=('perceptual_fastai.demo', 'demo', 'the whole path in minutes, without a download'),
                 crappify=('perceptual_fastai.cli', 'crappify', 'spoil a folder of clean photos'),
+                train=('perceptual_fastai.train', 'train', 'train a generator on a folder of photos'),
+                nogan=('perceptual_fastai.train', 'nogan', 'train one by NoGAN: generator, critic, duel'),
                 enhance=('perceptual_fastai.cli', 'enhance', 'enhance a folder of photos by a trained model'),
                 score=('perceptual_fastai.cli', 'score', 'PSNR and SSIM of a folder against the clean one'),
                 app=('perceptual_fastai.app', 'app', 'a page to upload photos and compare results'))
