@@ -31,7 +31,7 @@ from .model_files import as_enhancer, bundled_enhancers, load_enhancer
 from .photos import PhotoError, open_photo, sample_photos, to_rgb
 from .picture_files import WRITES, Picture, enhance_picture, from_picture, open_picture, save_picture
 
-# %% ../nbs/14_app.ipynb #1d82c8af
+# %% ../nbs/14_app.ipynb #c2a1112c
 @dataclass
 class Limits:
     "How much a visitor may ask for"
@@ -42,6 +42,9 @@ class Limits:
     model_megabytes:float=300   # Per model file
     waiting:int=32              # Jobs in the queue; one runs at a time
     minutes:float=60            # Uploads and results of a session that is still open are deleted after so long
+    def __post_init__(self):
+        for k,v in vars(self).items():
+            if not v>0: raise ValueError(f'{k}={v}; it must be more than 0')
 
 # %% ../nbs/14_app.ipynb #e1ef8865
 def _open_upload(path, limits):
@@ -198,9 +201,31 @@ def _result(pic, name, target, model, enhancer, folder, limits, stop):
     if file.suffix.lower() in ('.tif','.tiff'): r.view = to/'previews'/f'{target}.png'; _flat(new).save(r.view) # browsers show no TIFF
     return r
 
-# %% ../nbs/14_app.ipynb #ee05c9ab
+# %% ../nbs/14_app.ipynb #2785ec01
 _ours = (ValueError, OSError, RuntimeError, MemoryError) # what a photo or a model can be at fault for
 
+def _clean(ref, limits):
+    "The clean photo, or why there is none"
+    try: return (_flat(_open_upload(ref, limits)) if ref else None),''
+    except _ours as e: return None,f'not scored: {Path(ref).name}: {str(e).removeprefix(f"{ref}: ")}'
+
+def _by_each(f, target, ref, models, folder, limits, network, aesthetic, stop):
+    "One photo by every model; ends where `Stopped` is raised"
+    bad = lambda e,model='': Result(Path(f).name, model, note=str(e).removeprefix(f'{f}: ') or type(e).__name__)
+    try:
+        pic = _open_upload(f, limits)
+        before,upload = _preview(pic, folder/'previews'/f'{target}.jpg'),_flat(pic)
+    except _ours as e: yield bad(e); return
+    clean,note = _clean(ref, limits)
+    for model,enhancer in models.items():
+        if stop(): raise Stopped
+        try:
+            r = _result(pic, Path(f).name, target, model, as_enhancer(enhancer), folder, limits, stop)
+            r.before,r.note = before,'; '.join(filter(None, [r.note, note]))
+            yield _score(r, clean, upload, network, aesthetic)
+        except _ours as e: yield bad(e, model)
+
+# %% ../nbs/14_app.ipynb #b0caccea
 def compare_each(
     photos, # Paths
     models:dict, # Name -> what `as_enhancer` takes
@@ -216,24 +241,10 @@ def compare_each(
     if not photos: raise ValueError('no photo yet; upload one, or take an example')
     if not models: raise ValueError('no model chosen')
     if len(photos)>limits.files: raise ValueError(f'{len(photos)} photos; {limits.files} at once are allowed')
-    for i,(f,target,ref) in enumerate(zip(photos, _unique([Path(f).name for f in photos]), _matched(photos, references))):
-        if stop(): return
-        name = Path(f).name
-        bad = lambda e,model='': Result(name, model, note=str(e).removeprefix(f'{f}: ').removeprefix(f'{ref}: ') or type(e).__name__)
-        try:
-            pic = _open_upload(f, limits)
-            before,upload = _preview(pic, folder/'previews'/f'{target}.jpg'),_flat(pic)
-        except _ours as e: yield bad(e); continue
-        try: clean,note = (_flat(_open_upload(ref, limits)) if ref else None),''
-        except _ours as e: clean,note = None,f'not scored: {Path(ref).name}: {bad(e).note}'
-        for model,enhancer in models.items():
+    with suppress(Stopped):
+        for f,target,ref in zip(photos, _unique([Path(f).name for f in photos]), _matched(photos, references)):
             if stop(): return
-            try:
-                r = _result(pic, name, target, model, as_enhancer(enhancer), folder, limits, stop)
-                r.before,r.note = before,'; '.join(filter(None, [r.note, note]))
-                yield _score(r, clean, upload, network, aesthetic)
-            except Stopped: return
-            except _ours as e: yield bad(e, model)
+            yield from _by_each(f, target, ref, models, folder, limits, network, aesthetic, stop)
 
 # %% ../nbs/14_app.ipynb #b4b8038e
 def compare(
@@ -340,7 +351,7 @@ def _trim():
     "Have the C library return free memory to the system, where it knows how (glibc does)"
     with suppress(OSError, AttributeError, TypeError): ctypes.CDLL(None).malloc_trim(0)
 
-# %% ../nbs/14_app.ipynb #6b2898fc
+# %% ../nbs/14_app.ipynb #ab377bc9
 class Desk:
     "Which session has which run, and its files"
     def __init__(self,
@@ -355,27 +366,34 @@ class Desk:
         run.folder.mkdir(parents=True)
         self.runs[session] = run
         return run
-    def end(self, patience=60):
-        "Stop every run, delete its files, begin no other, and wait in seconds for the one at work to notice"
-        self.over = True
-        for k in list(self.runs): self.close(k)
-        if self.busy.acquire(timeout=patience): self.busy.release()
-    def stop(self, session):
-        "End the session's run, if there is one, and return it; what is done stays"
-        run = self.runs.get(session)
-        if run and not run.over: run.stop.set()
-        return run
     def close(self, session):
         "End the session's run and delete its files"
         if run := self.runs.pop(session, None): run.stop.set(); shutil.rmtree(run.folder, ignore_errors=True); _trim()
-    def sweep(self, now=None):
-        "Delete what is too old: runs, uploads, which lie in folders named by their SHA-256, and uploads that were broken off"
-        old = (now or time.time())-self.seconds
-        for k,run in list(self.runs.items()):
-            if run.since<old: self.close(k)
-        for d in self.folder.iterdir():
-            if d.is_file() and d.stat().st_mtime<old: d.unlink(missing_ok=True)
-            if re.fullmatch(r'[0-9a-f]{64}', d.name) and max((f.stat().st_mtime for f in d.iterdir()), default=0)<old: shutil.rmtree(d, ignore_errors=True)
+
+# %% ../nbs/14_app.ipynb #648b6156
+@patch
+def stop(self:Desk, session):
+    "End the session's run, if there is one, and return it; what is done stays"
+    run = self.runs.get(session)
+    if run and not run.over: run.stop.set()
+    return run
+
+@patch
+def end(self:Desk, patience=60):
+    "Stop every run, delete its files, begin no other, and wait in seconds for the one at work to notice"
+    self.over = True
+    for k in list(self.runs): self.close(k)
+    if self.busy.acquire(timeout=patience): self.busy.release()
+
+@patch
+def sweep(self:Desk, now=None):
+    "Delete what is too old: runs, uploads, which lie in folders named by their SHA-256, and uploads that were broken off"
+    old = (now or time.time())-self.seconds
+    for k,run in list(self.runs.items()):
+        if run.since<old: self.close(k)
+    for d in self.folder.iterdir():
+        if d.is_file() and d.stat().st_mtime<old: d.unlink(missing_ok=True)
+        if re.fullmatch(r'[0-9a-f]{64}', d.name) and max((f.stat().st_mtime for f in d.iterdir()), default=0)<old: shutil.rmtree(d, ignore_errors=True)
 
 # %% ../nbs/14_app.ipynb #80382ee9
 def example_photos(
@@ -412,7 +430,15 @@ class Shelf:
             return f'{path.stem} (yours)',load_enhancer(path).to(self.device)
         except (ValueError, OSError) as e: raise ValueError(str(e).replace(f'{path.parent}{os.sep}', '')) from None
 
-# %% ../nbs/14_app.ipynb #b746fe39
+# %% ../nbs/14_app.ipynb #2843478a
+@contextmanager
+def _environment(**kwargs):
+    was = {k:os.environ.get(k) for k in kwargs}
+    os.environ.update(kwargs)
+    try: yield
+    finally:
+        for k,v in was.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+
 def _gradio():
     try: import gradio
     except ModuleNotFoundError: raise ModuleNotFoundError("the page needs another package: pip install 'gradio>=6,<7'", name='gradio') from None
@@ -494,7 +520,7 @@ def _about(shelf):
         out.append(f'<dt>{escape(n)}</dt><dd>{escape(repr(e))}</dd>'+''.join(f'<dd>{escape(f"{k}: {v}")}</dd>' for k,v in e.card.items()))
     return f'<div class="pf-about"><dl>{"".join(out)}</dl></div>'
 
-# %% ../nbs/14_app.ipynb #604c010d
+# %% ../nbs/14_app.ipynb #3a058e07
 def _inputs(gr, shelf, examples):
     "Left side: what goes in"
     photos = gr.File(label='Photos', file_count='multiple', elem_id='pf-photos', height=170)
@@ -513,6 +539,7 @@ def _inputs(gr, shelf, examples):
         stop = gr.Button('Cancel', elem_id='pf-stop', scale=1)
     return SimpleNamespace(photos=photos, examples=buttons, models=models, own=own, about=about, refs=refs, go=go, stop=stop)
 
+# %% ../nbs/14_app.ipynb #7ca761b1
 def _outputs(gr):
     "Right side: what comes out"
     with gr.Row(elem_classes='pf-top'):
@@ -540,12 +567,13 @@ def _wire(gr, page, worker, i, o):
     i.own.change(look, i.own, i.about, api_visibility='private')
     page.unload(leave)
 
-# %% ../nbs/14_app.ipynb #24f631b0
+# %% ../nbs/14_app.ipynb #1c18bdc5
 def _foot(limits):
     return (f'<p class="pf-foot">Up to {limits.files} photos of {limits.megabytes:g} MB and {limits.pixels/1e6:g} megapixels at once. Files stay on the machine that serves this page and are deleted when you leave, after {limits.minutes:g} minutes at the latest. '
             'PSNR and SSIM: RGB, data range 1, no crop, SSIM with an 11×11 Gaussian window of sigma 1.5. Feature distance: by the critic that comes with perceptual_fastai, learned weights, on the middle 1024×1024 pixels at most. '
             'NIMA: needs a model of aesthetics, and is a dash without one.</p>')
 
+# %% ../nbs/14_app.ipynb #c10511ce
 def build_app(
     worker:Worker,
     examples:dict|None=None, # See `example_photos`
@@ -561,21 +589,17 @@ def build_app(
         _wire(gr, page, worker, i, o)
     return page.queue(max_size=worker.limits.waiting, default_concurrency_limit=1)
 
-# %% ../nbs/14_app.ipynb #2c9abd95
-@contextmanager
-def _environment(**kwargs):
-    was = {k:os.environ.get(k) for k in kwargs}
-    os.environ.update(kwargs)
-    try: yield
-    finally:
-        for k,v in was.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
-
+# %% ../nbs/14_app.ipynb #0407adfd
 def _launch(page, host, port, limits):
     gr = _gradio()
     theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', radius_size='lg', font=['Segoe UI','Noto Sans','DejaVu Sans','sans-serif'], font_mono=['DejaVu Sans Mono','monospace'])
-    page.launch(server_name=host, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False, mcp_server=False, run_history=False,
-                footer_links=[], max_file_size=int(max(limits.megabytes, limits.model_megabytes)*2**20), theme=theme, css=CSS, enable_monitoring=False)
+    try: page.launch(server_name=host, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False, mcp_server=False, run_history=False,
+                     footer_links=[], max_file_size=int(max(limits.megabytes, limits.model_megabytes)*2**20), theme=theme, css=CSS, enable_monitoring=False)
+    except OSError as e:
+        if 'empty port' not in str(e): raise
+        raise OSError(f'port {port} of {host} is taken; give another' if port else f'no port from 7860 on is free on {host}; give one') from None
 
+# %% ../nbs/14_app.ipynb #4c82a711
 @contextmanager
 def serving(
     models=None, # Names of bundled models or paths of model files; all that come with the library if None
@@ -592,7 +616,8 @@ def serving(
         page = build_app(Worker(Shelf(bundled_enhancers() if models is None else models, device), desk, limits, aesthetic), example_photos(Path(d)/'examples'))
         _launch(page, host, port, limits)
         def sweep():
-            while not over.wait(30): desk.sweep()
+            while not over.wait(30):
+                with suppress(OSError): desk.sweep() # a file that goes in that moment
         threading.Thread(target=sweep, daemon=True).start()
         try: yield page.local_url
         finally:

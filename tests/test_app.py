@@ -266,6 +266,18 @@ def test_files_go_when_the_page_is_left(page, server, tmp_path):
     wait(lambda: not files_of(server), what='the results to go')
 
 
+def test_a_page_that_is_left_in_the_middle_leaves_nothing(page, server, tmp_path):
+    for i in range(8): noise((1600,1200), i).save(tmp_path/f'large_{i}.jpg', quality=60)
+    upload(page, *(tmp_path/f'large_{i}.jpg' for i in range(8)))
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: re.match('[1-6] of 8', status(page)), what='the first of eight')
+    page.get('about:blank')
+    wait(lambda: not files_of(server), what='the results to go')
+    wait(lambda: json.load(urlopen(f'{server.url.rstrip("/")}/gradio_api/queue/status'))['queue_size']==0, what='the queue to empty')
+    time.sleep(1)
+    assert not files_of(server)
+
+
 def test_what_it_looks_like(page, tmp_path):
     "A calm page at both widths: nothing sticks out to the side, nothing overlaps the buttons"
     all_(page, '#pf-example-0')[0].click()
