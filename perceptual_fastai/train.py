@@ -127,7 +127,7 @@ def _draw_duel(rule, out):
         draw(); write_whole(out/f'{name}.png', lambda p: plt.gcf().savefig(p, format='png', dpi=110)); plt.close()
     write_whole(out/'duel.csv', lambda p: rule.table().to_csv(p, index=False))
 
-# %% ../nbs/12b_train.ipynb #19a8be18
+# %% ../nbs/12b_train.ipynb #014f8919
 def nogan(
     photos:str, # Folder of clean photos, searched recursively
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoints; the same again goes on after a break
@@ -156,9 +156,10 @@ def nogan(
     set_seed(seed); dls = dls_at(pairs[0], size, bs)
     loss_func = _loss(loss, judge, dls.one_batch())
     held = [torch.cat(o)[:16] for o in zip(*dls.valid)]
-    rule = StopRule(*held, judge, every=max(1, len(dls.train)//2)) if len(held[0])>1 else None
+    if len(held[0])<2: held = [torch.cat([o, o.flip(-1)]) for o in held] # the rule asks for two, so the mirrored one comes too
+    rule = StopRule(*held, judge, every=max(1, len(dls.train)//2))
     plan = NoganPlan(size, bs, epochs//2, epochs, 1e-3, critic_epochs, 1e-3, gan_epochs, 1e-4, size, bs, 0)
     stages = run_nogan(dls_at, *pairs, out/'work', model, patch_critic(), loss_func, plan, rule, seed, fast_cbs())
     write_whole(out/'stages.csv', lambda p: stages.to_csv(p, index=False))
-    if rule: _draw_duel(rule, out)
+    _draw_duel(rule, out)
     return _finish(model, pairs, judge, out, settings)
