@@ -29,7 +29,7 @@ setup(
     package_data={cfg['lib_path']: ['py.typed', 'weights/*']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={'app': cfg['app_requirements'].split(), 'dev': [*cfg['dev_requirements'].split(), *cfg['app_requirements'].split()]},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
 )

@@ -63,11 +63,14 @@ def enhance(
     print(report)
     return int(bool(report.failed))
 
-# %% ../nbs/13_cli.ipynb #e74b6e8c
+# %% ../nbs/13_cli.ipynb #27e62235
 commands = dict(demo=('perceptual_fastai.demo', 'demo', 'the whole path in minutes, without a download'),
                 crappify=('perceptual_fastai.cli', 'crappify', 'spoil a folder of clean photos'),
+                train=('perceptual_fastai.train', 'train', 'train a generator on a folder of photos'),
+                nogan=('perceptual_fastai.train', 'nogan', 'train one by NoGAN: generator, critic, duel'),
                 enhance=('perceptual_fastai.cli', 'enhance', 'enhance a folder of photos by a trained model'),
-                score=('perceptual_fastai.cli', 'score', 'PSNR and SSIM of a folder against the clean one'))
+                score=('perceptual_fastai.cli', 'score', 'PSNR and SSIM of a folder against the clean one'),
+                app=('perceptual_fastai.app', 'app', 'a page to upload photos and compare results'))
 
 # %% ../nbs/13_cli.ipynb #d886f8bd
 def usage()->str: # Several lines
@@ -75,7 +78,7 @@ def usage()->str: # Several lines
     return '\n'.join(['usage: perceptual-fastai COMMAND [OPTIONS]', '', 'commands:',
                       *[f'  {k:<10} {v[2]}' for k,v in commands.items()], '', 'perceptual-fastai COMMAND --help tells the options'])
 
-# %% ../nbs/13_cli.ipynb #4b7fb56d
+# %% ../nbs/13_cli.ipynb #19fc164a
 def main(
     argv:list=None, # Arguments; the shell's if None
 )->int: # Exit status
@@ -90,8 +93,8 @@ def main(
         args = {k:v for k,v in vars(anno_parser(func, f'perceptual-fastai {argv[0]}').parse_args(argv[1:])).items() if k not in ('pdb','xtra')}
         res = func(**args)
     except (ValueError, OSError) as e: print(f'error: {e}', file=sys.stderr); return 1
-    except RuntimeError as e:
-        if type(e).__name__!='WeightsUnavailable': raise
+    except (RuntimeError, ModuleNotFoundError) as e:
+        if type(e).__name__!='WeightsUnavailable' and getattr(e, 'name', None)!='gradio': raise
         print(f'error: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('stopped', file=sys.stderr); return 130
     return res if isinstance(res, int) else 0

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_held_out', 'working_copies', 'score_photo', 'loss_of', 'before_after', 'plot_losses', 'demo']
 
-# %% ../nbs/12a_demo.ipynb #87cbe450
+# %% ../nbs/12a_demo.ipynb #380c82d9
 import zlib
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from fastai.callback.schedule import *
 from fastai.torch_core import default_device, set_seed
 from fastcore.foundation import L
 
-from .crappify import Crappifier, crappify_folder, downscale, png_targets
+from .crappify import Crappifier, crappify_folder, downscale, modcrop, png_targets
 from .features import LossNetwork
 from .generators import unet
-from .learner import BFloat16, enhance_learner, from_batch, restore, to_batch
+from .learner import enhance_learner, fast_cbs, from_batch, restore, to_batch
 from .losses import FeatureLoss
 from .metrics import feature_distance, psnr, ssim, to_image
 from .pairs import match_pairs, pair_dls
@@ -70,18 +70,19 @@ def working_copies(
         if not to.exists(): write_whole(to, lambda p: downscale(open_photo(f), side).save(p, 'PNG'))
     return dest
 
-# %% ../nbs/12a_demo.ipynb #40eda070
+# %% ../nbs/12a_demo.ipynb #d851e88a
 def score_photo(
-    model, # A generator
+    model, # A generator; one with a `factor` gets the spoiled photo as it is, others at the size of the clean one
     spoiled:Path, # A file
     clean:Path, # Its clean partner, which gives the size
     network:LossNetwork, # The judge
     name:str, # What the photo is called in the table
 )->tuple[dict,list]: # The row of numbers, and the three pictures
     "Restore one photo and measure it before and after"
-    good = open_photo(clean)
-    bad = open_photo(spoiled).resize(good.size, Image.Resampling.BILINEAR)
-    ims = [bad, restore(model, bad), good]
+    f,bad = getattr(model, 'factor', 1),open_photo(spoiled)
+    good = modcrop(open_photo(clean), f)
+    out = restore(model, bad, None if f>1 else good.size)
+    ims = [bad.resize(good.size, Image.Resampling.BILINEAR if f==1 else Image.Resampling.BICUBIC), out, good]
     b,r,g = [to_image(to_batch(o)) for o in ims]
     metrics = dict(psnr=psnr, ssim=ssim, feature=partial(feature_distance, network=network))
     row = {f'{k}_{w}':f(o, g).item() for k,f in metrics.items() for w,o in (('spoiled',b),('restored',r))}
@@ -112,88 +113,95 @@ def before_after(
     fig.tight_layout()
     write_whole(path, lambda p: fig.savefig(p, format='png'))
 
-# %% ../nbs/12a_demo.ipynb #bbefc0cf
+# %% ../nbs/12a_demo.ipynb #9223e618
 def plot_losses(
     learn, # After training
     path:Path, # A png file
 ):
-    "Left the loss of every batch and the validation loss, right the parts, epoch by epoch"
+    "The loss of every batch and the validation loss; beside them the parts, epoch by epoch, if the loss has some"
     rec = learn.recorder
     table = pd.DataFrame(list(rec.values), columns=rec.metric_names[1:-1])
-    fig = Figure(figsize=(9, 3.2), dpi=110)
-    a,b = fig.subplots(1, 2)
+    parts,fig = list(getattr(learn.loss_func, 'parts', [])),Figure(figsize=(9, 3.2), dpi=110)
+    a,*b = fig.subplots(1, 2, squeeze=False)[0] if parts else [fig.subplots()]
     a.plot(rec.losses, label='training'); a.plot(np.array(rec.iters)-1, table.valid_loss, 'o-', label='held-out photos')
     a.set(xlabel='batch', ylabel='loss'); a.legend()
-    for k in learn.loss_func.parts: b.plot(table.index+1, table[k], 'o-', label=k)
-    b.set(xlabel='epoch', ylabel='part', yscale='log', title='parts of the loss, held-out photos'); b.legend(fontsize=7)
+    for ax in b:
+        for k in parts: ax.plot(table.index+1, table[k], 'o-', label=k)
+        ax.set(xlabel='epoch', ylabel='part', yscale='log', title='parts of the loss, held-out photos'); ax.legend(fontsize=7)
     fig.tight_layout()
     write_whole(path, lambda p: fig.savefig(p, format='png'))
 
-# %% ../nbs/12a_demo.ipynb #9e217a72
+# %% ../nbs/12a_demo.ipynb #e7cb328c
 def _loss_network(weights, seed):
     if weights=='learned': return LossNetwork(weights='learned')
     return LossNetwork('squeezenet1_1', weights=None if weights=='random' else weights, seed=seed)
 
-def _fast_bf16(device):
-    "Has this machine bfloat16 in hardware?"
-    if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    has = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
-    return device.type=='cpu' and has is not None and has()
-
-# %% ../nbs/12a_demo.ipynb #de626c25
+# %% ../nbs/12a_demo.ipynb #ac9c9b36
 def _fingerprint(data):
     "Changes whenever a file in the folder does"
     return zlib.crc32(repr([(f.relative_to(data).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in all_files(data)]).encode())
 
-def _pairs(data, out, size, seed):
-    "Folders of spoiled and clean photos; their names tell size, seed and source, so that nothing old gets mixed in"
-    key = f'{2*size}px' if data is None else f'{2*size}px-{_fingerprint(data):08x}'
-    clean = working_copies(data, out/'clean'/key, 2*size)
-    spoiled = out/'spoiled'/f'{key}-seed{seed}'
-    print('photos:', crappify_folder(clean, spoiled, Crappifier.lesson7(seed), progress=False))
+def _pairs(data, out, side, crappifier):
+    "Folders of spoiled and clean photos; their names tell side, recipe and source, so that nothing old gets mixed in"
+    key = f'{side}px' if data is None else f'{side}px-{_fingerprint(data):08x}'
+    clean = working_copies(data, out/'clean'/key, side)
+    spoiled = out/'spoiled'/f'{key}-{crappifier.name}-seed{crappifier.seed}'
+    print('photos:', crappify_folder(clean, spoiled, crappifier, progress=False))
     return spoiled,clean
 
-# %% ../nbs/12a_demo.ipynb #ce9caf3e
+# %% ../nbs/12a_demo.ipynb #7cc1f224
+def _side(side, size, least=32):
+    "The side to work on"
+    side = side or max(192, 2*size)
+    if size<least or side<size: raise ValueError(f'--size {size} --side {side}; the least size is {least}, and the least side is the size')
+    return side
+
 def _is_held(clean, root): return clean.relative_to(root).parts[0]=='held_out'
 
-def _learner(pairs, out, size, arch, seed, network, device):
+def _learner(pairs, out, size, side, arch, seed, network, device):
     "DataLoaders, generator and balanced loss in one learner"
     n = sum(not _is_held(clean, pairs[1]) for _,clean in match_pairs(*pairs))
     set_seed(seed)
-    dls = pair_dls(*pairs, size=size, bs=8, valid=partial(_is_held, root=pairs[1]), zoom=(2,2), repeat=max(1, round(128/n)), device=device)
-    learn = enhance_learner(dls, unet(arch, None, residual=True, seed=seed), FeatureLoss(network), path=out, cbs=BFloat16() if _fast_bf16(device) else None)
+    dls = pair_dls(*pairs, size=size, bs=8, valid=partial(_is_held, root=pairs[1]), zoom=(side/size,)*2, repeat=max(1, round(128/n)), device=device)
+    learn = enhance_learner(dls, unet(arch, None, residual=True, seed=seed), FeatureLoss(network), path=out, cbs=fast_cbs(device))
     print('loss:', network, learn.loss_func.auto_balance(*dls.one_batch(), feat=.1)) # a network of few or random numbers gets a smaller say
     return learn
 
-# %% ../nbs/12a_demo.ipynb #3df7773e
-def _results(learn, pairs, out):
+# %% ../nbs/12a_demo.ipynb #472041aa
+def _scored(model, pairs, judge, out):
     "Restore, score and draw the held-out photos"
     held = [o for o in match_pairs(*pairs) if _is_held(o[1], pairs[1])]
-    model,loss = learn.model.cpu(),learn.loss_func.cpu()
     name = lambda f: f.relative_to(pairs[1]/'held_out').with_suffix('').as_posix()
-    rows,pictures = map(list, zip(*[score_photo(model, *o, loss.network, name(o[1])) for o in held]))
+    rows,pictures = map(list, zip(*[score_photo(model, *o, judge, name(o[1])) for o in held]))
     before_after(rows[:8], pictures[:8], out/'before_after.png')
-    plot_losses(learn, out/'losses.png')
     table = pd.DataFrame(rows)
     write_whole(out/'scores.csv', lambda p: table.to_csv(p, index=False))
+    return table,pictures
+
+def _results(learn, pairs, out):
+    "Scores of the held-out photos, and their mean loss before and after"
+    model,loss = learn.model.cpu(),learn.loss_func.cpu()
+    table,pictures = _scored(model, pairs, loss.network, out)
+    plot_losses(learn, out/'losses.png')
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #1ec1ed4a
+# %% ../nbs/12a_demo.ipynb #737c829d
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
-    size:int=96, # Side of the training crops in pixels; photos are worked on at twice this
+    size:int=64, # Side of the training crops in pixels
+    side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
     arch:str='resnet34', # Encoder of the U-Net: a torchvision name, trained from scratch
     seed:int=42, # The same seed gives the same damage, split and start
     weights:str='learned', # The loss network: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
-    out,device = Path(out),default_device()
-    if size<32 or epochs<1: raise ValueError(f'--size {size} --epochs {epochs}; the least are 32 and 1')
+    out,device,side = Path(out),default_device(),_side(side, size)
+    if epochs<1: raise ValueError(f'--epochs {epochs}; 1 is the least')
     network = _loss_network(weights, seed)
-    pairs = _pairs(data, out, size, seed)
-    learn = _learner(pairs, out, size, arch, seed, network, device)
+    pairs = _pairs(data, out, side, Crappifier.lesson7(seed))
+    learn = _learner(pairs, out, size, side, arch, seed, network, device)
     lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 3e-4), 3e-3)
     print(f'learning rate: {lr:.1e} (valley of the range test, kept between 3e-4 and 3e-3)')
     learn.fit_one_cycle(epochs, lr)

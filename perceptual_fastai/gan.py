@@ -6,12 +6,11 @@
 __all__ = ['render_folder', 'RealOrFake', 'critic_learner', 'FrozenStays', 'CriticRate', 'nogan_learner', 'GANWarning',
            'StopRule', 'look_at', 'NoganPlan', 'nogan']
 
-# %% ../nbs/09_gan.ipynb #5fc37712
+# %% ../nbs/09_gan.ipynb #ddb00804
 import contextlib
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +33,14 @@ from fastcore.foundation import L
 from .features import LossNetwork
 from .learner import Checkpoint, enhance_learner, restore
 from .metrics import feature_distance, psnr, to_image
+from .model_files import _digest
 from .pairs import _photo_size as photo_size, by_stem
 from .photos import open_photo, write_whole
 
-# %% ../nbs/09_gan.ipynb #19c9b99f
-def _fingerprint(model):
-    "What the weights are, in 16 digits"
-    h = sha256()
-    for k,v in model.state_dict().items(): h.update(k.encode()); h.update(v.detach().cpu().float().numpy().tobytes())
-    return h.hexdigest()[:16]
-
+# %% ../nbs/09_gan.ipynb #9eab6d27
 def _claim(dst, model):
     "Note in `dst` whose pictures it holds, or refuse if they are another's"
-    note,mine = Path(dst)/'.model',_fingerprint(model)
+    note,mine = Path(dst)/'.model',_digest('', {k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()})[:16]
     if note.exists() and note.read_text()!=mine: raise ValueError(f'{dst} holds pictures of another model; give another folder or remove this one')
     if not note.exists(): write_whole(note, lambda p: Path(p).write_text(mine))
 
@@ -187,7 +181,7 @@ def look_at(
     a,b = to_image(out),to_image(y)
     return dict(feature=feature_distance(a, b, judge).mean().item(), psnr=psnr(a, b).mean().item(), real=real, fake=fake, variety=(_spread(a)/_spread(b)).item()),a
 
-# %% ../nbs/09_gan.ipynb #19b5a547
+# %% ../nbs/09_gan.ipynb #38e908ba
 @patch
 def _look(self:StopRule):
     row,out = look_at(self.learn.model, *self.fixed, self.judge)
@@ -201,6 +195,7 @@ def _look(self:StopRule):
     since = sum(r['step']>max(self.best_step, self.first_step) for r in self.rows)
     if since>=self.patience: self._stop('no improvement', f'{since} looks since step {self.best_step}')
 
+# %% ../nbs/09_gan.ipynb #b0320b95
 @patch
 def _warn(self:StopRule, row):
     start = self.rows[0]

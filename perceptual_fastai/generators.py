@@ -228,7 +228,7 @@ class TransformNet(Generator):
         x = F.pad(x, (0, max(8-w, -w%4), 0, max(8-h, -h%4)), mode='replicate') # 8, because instance norm needs more than one place
         return self.last(self.layers(x))[...,:h,:w]
 
-# %% ../nbs/06_generators.ipynb #1cf2ceec
+# %% ../nbs/06_generators.ipynb #56c8305a
 def _zeros(ni, nf, ks=3): return nn.Conv2d(ni, nf, ks, padding=ks//2)
 
 class EDSRBlock(nn.Module):
@@ -240,12 +240,16 @@ class Skip(nn.Sequential):
     "The layers, plus their input"
     def forward(self, x): return x + super().forward(x)
 
-def _shuffle_up(n, factor):
+def _even(s):
+    "A small blur in which whatever repeats every `s` pixels averages out"
+    return nn.Sequential(nn.ReplicationPad2d(1), *[nn.AvgPool2d(s, 1)]*(2 if s==2 else 1))
+
+def _shuffle_up(n, factor, blur=False):
     "Pixel shuffle: 3 in one step, powers of 2 in steps of 2"
     steps = [3]*(factor%3==0) + [2]*((factor//3 if factor%3==0 else factor).bit_length()-1)
-    return nn.Sequential(*[m for s in steps for m in (_zeros(n, n*s*s), nn.PixelShuffle(s))])
+    return nn.Sequential(*[m for s in steps for m in (_zeros(n, n*s*s), nn.PixelShuffle(s), *[_even(s)]*blur)])
 
-# %% ../nbs/06_generators.ipynb #952dfa0f
+# %% ../nbs/06_generators.ipynb #da8e5404
 class EDSR(Generator):
     "Residual blocks without batch-norm, a long skip, pixel shuffle (Lim et al., 2017); large: blocks=32, features=256, scale=.1"
     def __init__(self,
@@ -255,12 +259,13 @@ class EDSR(Generator):
         scale:float=1., # Of what a block adds
         residual:bool=False, # Learn the difference to the enlarged input, beginning with none? Not in the paper
         shrink:int=1, # 1, 2 or 4: work at this fraction of the input's side. Not in the paper
+        blur:bool=False, # Average neighbours after every shuffle, against its pattern? Not in the paper
     ):
         super().__init__(factor, 3, residual, (1,2,3,4,8))
         if shrink not in (1,2,4): raise ValueError(f'shrink={shrink!r}; allowed are 1, 2 and 4')
         n,self.shrink = features,shrink
         body = Skip(*[EDSRBlock(n, scale) for _ in range(blocks)], _zeros(n, n))
-        self.layers = nn.Sequential(_zeros(3*shrink**2, n), body, _shuffle_up(n, factor*shrink), _zeros(n, 3))
+        self.layers = nn.Sequential(_zeros(3*shrink**2, n), body, _shuffle_up(n, factor*shrink, blur), _zeros(n, 3))
         if residual: _zero_last(self)
     def net(self, x):
         if self.shrink==1: return self.layers(x)

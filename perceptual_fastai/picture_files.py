@@ -6,7 +6,7 @@
 __all__ = ['WRITES', 'Picture', 'to_picture', 'from_picture', 'enhance_picture', 'enhance_image', 'open_picture', 'save_picture',
            'enhance_file', 'EnhanceReport', 'enhance_folder']
 
-# %% ../nbs/08b_picture_files.ipynb #5591f3d6
+# %% ../nbs/08b_picture_files.ipynb #75b7ac40
 import io, json, re, struct, threading, time, warnings, zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageCms
-from PIL.ExifTags import TAGS
 from PIL.PngImagePlugin import PngInfo
 from scipy.ndimage import maximum_filter, minimum_filter
 
@@ -179,20 +178,36 @@ def _write_png16(path, a, info):
         for kind,data,*_ in _texts(info).chunks: f.write(_chunk(kind, data))
         f.write(_chunk(b'IDAT', zlib.compress(rows, 6))+_chunk(b'IEND', b''))
 
-# %% ../nbs/08b_picture_files.ipynb #92333c3f
+# %% ../nbs/08b_picture_files.ipynb #3115174b
 def _write_tiff16(path, a, info):
-    "Colours, or grey with alpha, of 16 bits as TIFF, with those EXIF notes that are plain text"
+    "Colours, or grey with alpha, of 16 bits as TIFF"
     import tifffile
-    exif = Image.Exif(); exif.load(info.get('exif', b''))
-    for k,what in {0x8769:'camera settings', 0x8825:'place'}.items():
-        if k in exif: warnings.warn(f'{what} (EXIF) not kept in a TIFF of 16-bit colours')
-    other = [TAGS.get(k, k) for k,v in exif.items() if not isinstance(v, str) and k not in (0x8769,0x8825,0x0112,282,283,296)]
-    if other: warnings.warn(f'{", ".join(map(str, other))} (EXIF) not kept in a TIFF of 16-bit colours')
-    tags = [(k, 's', 0, v, True) for k,v in exif.items() if isinstance(v, str) and k!=305]
-    if 'xmp' in info: tags.append((700, 'B', len(info['xmp']), info['xmp'], True))
+    tags = [(700, 'B', len(info['xmp']), info['xmp'], True)] if 'xmp' in info else []
     dpi = dict(resolution=tuple(map(float, info['dpi'])), resolutionunit='INCH') if 'dpi' in info else {}
-    tifffile.imwrite(path, a, photometric='rgb' if a.shape[2]>2 else 'minisblack', extrasamples=['unassalpha'] if a.shape[2]%2==0 else None,
-                     planarconfig='contig', compression='zlib', iccprofile=info.get('icc_profile'), extratags=tags, metadata=None, software=exif.get(305, False), **dpi)
+    tifffile.imwrite(path, a, photometric='rgb' if a.shape[2]>2 else 'minisblack', extrasamples=['unassalpha'] if a.shape[2]%2==0 else None, byteorder='<', bigtiff=False,
+                     planarconfig='contig', compression='zlib', iccprofile=info.get('icc_profile'), extratags=tags, metadata=None, software=False, **dpi)
+    if 'exif' in info: _add_exif(path, info['exif'])
+
+def _entries(ifd):
+    "Tag -> twelve bytes, of a directory in little-endian TIFF"
+    n, = struct.unpack('<H', ifd[:2])
+    return {struct.unpack('<H', ifd[i:i+2])[0]:ifd[i:i+12] for i in range(2, 2+12*n, 12)}
+
+def _add_exif(path, data):
+    "EXIF into the directory of a little-endian TIFF: what it points to goes to the file's end, a directory with both follows"
+    exif = Image.Exif(); exif.load(data)
+    for k in (0x8769,0x8825): exif.get_ifd(k)
+    exif.endian = '<'
+    with open(path, 'r+b') as f:
+        f.seek(4); at, = struct.unpack('<L', f.read(4))
+        f.seek(at); was = _entries(f.read())
+        end = f.seek(0, 2); end += end%2
+        more = exif.tobytes(end)[14:] # without Exif and the header
+        both = {**_entries(more), **was}
+        new = end+len(more)+len(more)%2
+        f.seek(end); f.write(more); f.seek(new)
+        f.write(struct.pack('<H', len(both))+b''.join(both[k] for k in sorted(both))+bytes(4))
+        f.seek(4); f.write(struct.pack('<L', new))
 
 # %% ../nbs/08b_picture_files.ipynb #863e7323
 _opening = threading.Lock()

@@ -21,7 +21,7 @@ def test_help_lists_commands_and_options():
 
 
 def test_demo_in_miniature(tmp_path):
-    r = run('demo', '--out', tmp_path/'out', '--size', 48, '--epochs', 2, '--arch', 'resnet18')
+    r = run('demo', '--out', tmp_path/'out', '--size', 48, '--epochs', 2, '--arch', 'mobilenet_v3_small')
     assert r.returncode==0, r.stderr
     for o in ('pixel', 'feat_0', 'feat_2', 'gram_2', 'learning rate', 'mean PSNR', 'learned weights', '100.00%'): assert o in r.stdout, o
     rows = list(csv.DictReader(open(tmp_path/'out'/'scores.csv')))
@@ -53,13 +53,22 @@ def test_enhance_a_folder(model, tmp_path):
     assert r.returncode==0 and r.stdout.strip()=='0 written, 2 skipped, 0 failed'
 
 
+@pytest.mark.parametrize('name,factor', [('restore', 1), ('x4', 4)])
+def test_models_that_come_along(name, factor, tmp_path):
+    (tmp_path/'src').mkdir()
+    Image.linear_gradient('L').resize((40,30)).convert('RGB').save(tmp_path/'src'/'a.png')
+    r = run('enhance', tmp_path/'src', tmp_path/'dst', '--model', name, '--device', 'cpu')
+    assert r.returncode==0, r.stderr
+    with Image.open(tmp_path/'dst'/'a.png') as o: assert o.size==(40*factor, 30*factor)
+
+
 def test_help_of_enhance():
     r = run('enhance', '--help')
     assert r.returncode==0
     for o in ('--model', '--tile', '--overlap', '--overwrite', '--csv', '--max_pixels'): assert o in r.stdout
 
 
-@pytest.mark.parametrize('args,why', [(['demo', '--data', 'gone'], 'gone: no such folder'), (['demo', '--size', '8'], 'the least are'),
+@pytest.mark.parametrize('args,why', [(['demo', '--data', 'gone'], 'gone: no such folder'), (['demo', '--size', '8'], 'the least size is 32'),
                                       (['demo', '--weights', 'gone.pth'], "weights='gone.pth': no such file"),
                                       (['crappify', 'gone', 'there'], 'gone: no such folder'),
                                       (['enhance', 'gone', 'there', '--model', 'paint'], 'paint: no such model file')])

@@ -34,7 +34,7 @@ def test_settings_are_the_single_source():
     assert d.version==cfg['version']==perceptual_fastai.__version__
     assert d.metadata['Requires-Python']==f">={cfg['min_python']}"
     needs = [r for r in d.requires if 'extra' not in r]
-    assert len(needs)==len(cfg['requirements'].split()) and len(d.requires)-len(needs)==len(cfg['dev_requirements'].split())
+    assert len(needs)==len(cfg['requirements'].split()) and len(d.requires)-len(needs)==len(cfg['dev_requirements'].split())+2*len(cfg['app_requirements'].split())
     assert (Path(perceptual_fastai.__file__).parent/'py.typed').exists()
 
 

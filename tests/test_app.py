@@ -1,0 +1,356 @@
+"The page in a real browser, as the installed command serves it; and under load"
+import io, json, os, re, shutil, signal, subprocess, sys, threading, time, zipfile
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip('gradio', reason="the page needs Gradio: pip install '.[app]'")
+
+exe = shutil.which('perceptual-fastai', path=str(Path(sys.executable).parent)+os.pathsep+os.environ['PATH'])
+chrome = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+driver = shutil.which('chromedriver')
+flags = '--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+
+def brightener(path):
+    "A model file that doubles the size and adds 51 of 255 levels"
+    import torch
+    from perceptual_fastai.all import EDSR, save_enhancer
+    net = EDSR(2, blocks=1, features=4, residual=True)
+    with torch.no_grad(): list(net.parameters())[-1].fill_(.2)
+    return save_enhancer(net, path, normalisation=None, recipe='bicubic, and brighter')
+
+
+def twin(im): return np.minimum(np.asarray(im, dtype=int)+51, 255)
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    "The command: its address, its process, the folder for its temporary files"
+    d = tmp_path_factory.mktemp('server')
+    (d/'tmp').mkdir()
+    models = [brightener(d/f'{n}.safetensors') for n in ('bright', 'again')]
+    env = {**os.environ, 'TMPDIR':str(d/'tmp'), 'GRADIO_HEARTBEAT_INTERVAL':'0.5', 'PYTHONUNBUFFERED':'1'}
+    p = subprocess.Popen([exe, 'app', '--model', *map(str, models), '--device', 'cpu', '--pixels', '9000000', '--files', '12', '--waiting', '12'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    said = []
+    threading.Thread(target=lambda: said.extend(iter(p.stdout.readline, '')), daemon=True).start()
+    end = time.time()+120
+    while not any('http://' in o for o in said) and p.poll() is None and time.time()<end: time.sleep(.1)
+    found = re.search(r'http://\S+', ''.join(said))
+    assert found, ''.join(said)
+    yield type('Server', (), dict(url=found.group(), pid=p.pid, tmp=d/'tmp', model=models[0]))
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(90)==0, ''.join(said)
+    assert 'Traceback' not in ''.join(said), ''.join(said)
+    assert not list((d/'tmp').glob('perceptual_fastai-*')), 'temporary files are left'
+
+
+def files_of(server, pattern='results-*'): return list(server.tmp.glob(f'perceptual_fastai-*/{pattern}'))
+
+
+# -- in the browser
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    if not (chrome and driver): pytest.skip('no Chromium with its driver here: apt-get install chromium chromium-driver')
+    webdriver = pytest.importorskip('selenium.webdriver', reason='the browser is driven by Selenium: pip install selenium')
+    from selenium.webdriver.chrome.service import Service
+    o = webdriver.ChromeOptions()
+    o.binary_location = chrome
+    for f in flags: o.add_argument(f)
+    down = tmp_path_factory.mktemp('downloads')
+    o.add_experimental_option('prefs', {'download.default_directory':str(down)})
+    o.set_capability('goog:loggingPrefs', {'performance':'ALL', 'browser':'ALL'})
+    b = webdriver.Chrome(options=o, service=Service(driver))
+    b.set_window_size(1280, 1000)
+    b.downloads = down
+    yield b
+    b.quit()
+
+
+def wait(f, seconds=90, what=''):
+    end = time.time()+seconds
+    while not (r := f()):
+        assert time.time()<end, f'waited {seconds} s for {what}'
+        time.sleep(.1)
+    return r
+
+
+def all_(b, css): return b.find_elements('css selector', css)
+def texts(b, css): return b.execute_script('return [...document.querySelectorAll(arguments[0])].map(o => o.innerText.trim())', css)
+def status(b): return ''.join(texts(b, '#pf-status p'))
+def hidden(b, css): return b.execute_script('return (document.querySelector(arguments[0]) || {}).textContent || ""', css)
+
+
+@pytest.fixture
+def page(browser, server):
+    "A fresh page"
+    for w in browser.window_handles[1:]: browser.switch_to.window(w); browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+    browser.get('about:blank'); browser.get(server.url)
+    wait(lambda: all_(browser, '#pf-go') and all_(browser, '#pf-photos input[type=file]'), what='the page')
+    return browser
+
+
+def upload(b, *files, box='#pf-photos'):
+    wait(lambda: all_(b, f'{box} input[type=file]'), what=box)[0].send_keys('\n'.join(map(str, files)))
+    for f in files: wait(lambda: Path(f).stem[:8] in hidden(b, box), what=f'the upload of {f}')
+
+
+def enhance(b, want):
+    all_(b, '#pf-go')[0].click()
+    wait(lambda: status(b)==want and len(all_(b, '.pf-card'))==int(want.split()[0]), what=repr(want))
+
+
+def noise(size, seed): return Image.fromarray(np.random.RandomState(seed).randint(0, 200, (size[1]//8, size[0]//8, 3)).astype(np.uint8)).resize(size)
+
+
+def test_upload_enhance_slider_and_new_tab(page, server, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+    Image.new('RGB', (60,40), (10,100,200)).save(tmp_path/'plain.png')
+    upload(page, tmp_path/'plain.png')
+    enhance(page, '1 result.')
+    slider, = all_(page, '.pf-slider input')
+    at = lambda: page.execute_script("return getComputedStyle(document.querySelector('.pf-slider')).getPropertyValue('--at')")
+    clip = lambda: page.execute_script("return getComputedStyle(document.querySelector('.pf-before')).clipPath")
+    assert at()=='50%'
+    before = clip()
+    slider.send_keys(Keys.ARROW_RIGHT*7)
+    assert at()=='57%' and clip()!=before
+    slider.send_keys(Keys.HOME); assert at()=='0%'
+    slider.send_keys(Keys.END); assert at()=='100%'
+    for im in all_(page, '.pf-slider img'): assert im.get_property('naturalWidth')>0 and im.get_attribute('alt').startswith('plain.png by bright')
+
+    all_(page, '.pf-full')[0].click()
+    wait(lambda: len(page.window_handles)==2, what='a new tab')
+    page.switch_to.window(page.window_handles[1])
+    wait(lambda: all_(page, 'img'), what='the picture alone')
+    size = page.execute_script("let i=document.images[0]; return [i.naturalWidth,i.naturalHeight]")
+    assert size==[120,80]
+    data = urlopen(page.current_url).read()
+    assert (np.asarray(Image.open(io.BytesIO(data)))==(61,151,251)).all()
+
+
+def test_bad_files_are_named_and_the_others_go_on(page, tmp_path):
+    (tmp_path/'broken.jpg').write_text('no photo'); Image.new('1', (4000,3000)).save(tmp_path/'bomb.png')
+    Image.new('RGB', (60,40), 'teal').save(tmp_path/'good.jpg')
+    upload(page, *(tmp_path/o for o in ('broken.jpg', 'bomb.png', 'good.jpg')))
+    enhance(page, '1 result, 2 left out.')
+    said, = texts(page, '.pf-failed')
+    assert 'broken.jpg: not an image' in said and 'bomb.png: 4000x3000 pixels are more than' in said
+    assert len(all_(page, '.pf-card'))==1 and str(tmp_path) not in page.page_source
+
+
+def test_ten_uploads_at_once_with_two_models_and_a_zip(page, tmp_path):
+    for i in range(10): Image.new('RGB', (50+i,40), (20*i,100,7)).save(tmp_path/f'photo_{i}.png')
+    upload(page, *(tmp_path/f'photo_{i}.png' for i in range(10)))
+    all_(page, '#pf-models input')[1].click()
+    enhance(page, '20 results.')
+    assert texts(page, '.pf-photo h3')==[f'photo_{i}.png' for i in range(10)] and len(all_(page, '.pf-card'))==20
+    all_(page, '#pf-zip')[0].click()
+    wait((page.downloads/'results.zip').exists, what='the zip')
+    with zipfile.ZipFile(page.downloads/'results.zip') as z:
+        for m in ('bright', 'again'):
+            for i in range(10):
+                im = Image.open(z.open(f'{m}/photo_{i}.png'))
+                assert im.size==(100+2*i, 80) and im.getpixel((9,9))==(min(255, 20*i+51), 151, 58)
+        assert z.read('report.csv').count(b'written')==20
+
+
+def test_by_keyboard_alone_and_nothing_from_elsewhere(page, server):
+    from selenium.webdriver.common.keys import Keys
+    page.get_log('performance')
+    page.get(server.url)
+    wait(lambda: all_(page, '#pf-example-0'), what='the page')
+    def tab_to(test, n=60):
+        for _ in range(n):
+            page.switch_to.active_element.send_keys(Keys.TAB)
+            if page.execute_script(f'let e=document.activeElement; return {test}'): return page.switch_to.active_element
+        raise AssertionError(f'{n} tabs do not lead to {test}')
+    tab_to("!!e.closest('#pf-photos')")                                       # the way to an upload is on the path
+    tab_to("e.id=='pf-example-0'").send_keys(Keys.ENTER)
+    wait(lambda: 'chelsea' in hidden(page, '#pf-photos'), what='the example')
+    tab_to("!!e.closest('#pf-models')").send_keys(Keys.SPACE)                  # off,
+    assert not all_(page, '#pf-models input')[0].is_selected()
+    page.switch_to.active_element.send_keys(Keys.SPACE)                        # and on
+    tab_to("e.id=='pf-go'").send_keys(Keys.ENTER)
+    wait(lambda: status(page)=='1 result.', what='the result')
+    slider = tab_to("e.type=='range'")
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert slider.get_attribute('value')=='49'
+    assert page.execute_script("return getComputedStyle(document.querySelector('.pf-line'),'::after').outlineStyle")=='solid'    # one sees where one is
+    tab_to("e.classList.contains('pf-full')").send_keys(Keys.ENTER)
+    wait(lambda: len(page.window_handles)==2, what='a new tab')
+
+    asked = [json.loads(o['message'])['message'] for o in page.get_log('performance')]
+    asked = {o['params']['request']['url'] for o in asked if o['method']=='Network.requestWillBeSent'}
+    assert len(asked)>20 and not [o for o in asked if not o.startswith((server.url, 'data:', 'blob:', 'about:', 'chrome'))], asked
+    assert not [o for o in page.get_log('browser') if o['level']=='SEVERE']
+
+
+def test_scores_need_the_clean_photo(page, tmp_path):
+    from perceptual_fastai.metrics import psnr
+    (tmp_path/'clean').mkdir()
+    small = noise((64,48), 0); small.save(tmp_path/'a.png')
+    clean = noise((128,96), 0); clean.save(tmp_path/'clean'/'a.png')
+    upload(page, tmp_path/'a.png')
+    enhance(page, '1 result.')
+    card, = texts(page, '.pf-card')
+    assert 'need the clean photo' in card and 'NIMA' in card
+    all_(page, '#pf-more button')[0].click()
+    upload(page, tmp_path/'clean'/'a.png', box='#pf-references')
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: 'dB' in ''.join(texts(page, '.pf-card')), what='scores')
+    import torch
+    t = lambda a: torch.from_numpy(np.array(a)).permute(2,0,1)[None].float()/255
+    up = small.resize((128,96), Image.Resampling.BICUBIC)
+    cells = texts(page, '.pf-card td')
+    assert f'{psnr(t(up), t(clean)).item():.2f} dB' in cells, cells
+
+
+def test_what_is_missing_is_said(page):
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: status(page)=='no photo yet; upload one, or take an example', what='the reason')
+    all_(page, '#pf-example-1')[0].click()
+    wait(lambda: 'flower' in hidden(page, '#pf-photos'), what='the example')
+    all_(page, '#pf-models input')[0].click()
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: status(page)=='no model chosen', what='the reason')
+
+
+def test_a_model_of_ones_own(page, server, tmp_path):
+    all_(page, '#pf-more button')[0].click()
+    (tmp_path/'evil.safetensors').write_bytes(b'\x80\x04 a pickle')
+    upload(page, tmp_path/'evil.safetensors', box='#pf-own')
+    wait(lambda: 'evil.safetensors: this is a pickle' in hidden(page, '#pf-about-own'), what='the reason')
+    assert str(server.tmp) not in hidden(page, '#pf-about-own')
+    page.get(server.url)
+    wait(lambda: all_(page, '#pf-more button'), what='the page')
+    all_(page, '#pf-more button')[0].click()
+    shutil.copy(server.model, tmp_path/'mine.safetensors'); Image.new('RGB', (30,20), 'teal').save(tmp_path/'a.png')
+    upload(page, tmp_path/'mine.safetensors', box='#pf-own')
+    wait(lambda: 'mine (yours): EDSR x2' in hidden(page, '#pf-about-own'), what='what it is')
+    upload(page, tmp_path/'a.png')
+    enhance(page, '2 results.')
+    assert texts(page, '.pf-card h4')==['bright', 'mine (yours)']
+
+
+def test_cancel_keeps_what_is_done_and_frees_the_queue(page, server, tmp_path):
+    for i in range(8): noise((1600,1200), i).save(tmp_path/f'large_{i}.jpg', quality=60)
+    upload(page, *(tmp_path/f'large_{i}.jpg' for i in range(8)))
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: re.match('[1-6] of 8', status(page)), what='the first of eight')
+    all_(page, '#pf-stop')[0].click()
+    wait(lambda: status(page).startswith('Cancelled'), what='the end')
+    n = len(all_(page, '.pf-card'))
+    time.sleep(2)
+    assert status(page).startswith(f'Cancelled; {n} result') and len(all_(page, '.pf-card'))==n<8
+    assert all_(page, '#pf-zip')
+    page.refresh()
+    wait(lambda: all_(page, '#pf-example-1'), what='the page')
+    all_(page, '#pf-example-1')[0].click()
+    wait(lambda: 'flower' in hidden(page, '#pf-photos'), what='the example')
+    enhance(page, '1 result.')
+
+
+def test_files_go_when_the_page_is_left(page, server, tmp_path):
+    Image.new('RGB', (30,20), 'teal').save(tmp_path/'a.png')
+    upload(page, tmp_path/'a.png')
+    enhance(page, '1 result.')
+    assert files_of(server)
+    page.get('about:blank')
+    wait(lambda: not files_of(server), what='the results to go')
+
+
+def test_a_page_that_is_left_in_the_middle_leaves_nothing(page, server, tmp_path):
+    for i in range(8): noise((1600,1200), i).save(tmp_path/f'large_{i}.jpg', quality=60)
+    upload(page, *(tmp_path/f'large_{i}.jpg' for i in range(8)))
+    all_(page, '#pf-go')[0].click()
+    wait(lambda: re.match('[1-6] of 8', status(page)), what='the first of eight')
+    page.get('about:blank')
+    wait(lambda: not files_of(server), what='the results to go')
+    wait(lambda: json.load(urlopen(f'{server.url.rstrip("/")}/gradio_api/queue/status'))['queue_size']==0, what='the queue to empty')
+    time.sleep(1)
+    assert not files_of(server)
+
+
+def test_what_it_looks_like(page, tmp_path):
+    "A calm page at both widths: nothing sticks out to the side, nothing overlaps the buttons"
+    all_(page, '#pf-example-0')[0].click()
+    wait(lambda: 'chelsea' in hidden(page, '#pf-photos'), what='the example')
+    enhance(page, '1 result.')
+    for width in (1280, 500):
+        page.set_window_size(width, 1000); time.sleep(.5)
+        assert page.execute_script('return document.documentElement.scrollWidth<=innerWidth')
+        box = page.execute_script("let r=document.querySelector('.pf-slider').getBoundingClientRect(); return [r.width,r.height]")
+        assert abs(box[0]/box[1]-432/288)<.02 and box[0]>250
+    page.set_window_size(1280, 1000)
+
+
+# -- without one
+
+def test_only_this_machine_is_let_in(server):
+    import psutil
+    listens = [o.laddr.ip for o in psutil.Process(server.pid).net_connections() if o.status=='LISTEN']
+    assert listens==['127.0.0.1']
+
+
+@pytest.mark.parametrize('path', ['/etc/passwd', '../../etc/passwd', str(Path(__file__).resolve())])
+def test_other_files_are_not_handed_out(server, path):
+    with pytest.raises(HTTPError) as e: urlopen(f'{server.url.rstrip("/")}/gradio_api/file={path}')
+    assert e.value.code in (403, 404)
+
+
+def test_fifty_uploads_from_ten_clients(server, tmp_path):
+    import psutil
+    from concurrent.futures import ThreadPoolExecutor
+    from gradio_client import Client, handle_file
+    def one(client, i):
+        "Upload a picture of its own colour, and look at what comes back"
+        f = tmp_path/f'colour_{i}.png'
+        Image.new('RGB', (256,192), colour(i)).save(f)
+        *_,z = client.predict([handle_file(f)], ['bright'], [], None, api_name='/enhance')
+        with zipfile.ZipFile(z['value'] if isinstance(z, dict) else z) as o:
+            assert o.namelist()==[f'bright/{f.name}', 'report.csv']
+            im = Image.open(o.open(f'bright/{f.name}'))
+            return im.size==(512,384) and (np.asarray(im)==np.add(colour(i), 51)).all()
+    colour = lambda i: (4*i, 200-3*i, 17*i%200)
+    def visitor(k, n):
+        c = Client(server.url, verbose=False, download_files=tmp_path/f'client_{k}')
+        try: return [one(c, i) for i in range(k*n, (k+1)*n)]
+        finally: c.close()
+    visitor(0, 5)                                  # what is opened once is open now
+    left = set(files_of(server))                   # of a browser's page, if one is open
+    mem,start = psutil.Process(server.pid).memory_info,time.time()
+    before = mem().rss
+    with ThreadPoolExecutor(10) as ex: got = sum(ex.map(lambda k: visitor(k, 5), range(10)), [])
+    took = time.time()-start
+    assert len(got)==50 and all(got)
+    wait(lambda: set(files_of(server))<=left, what='the results to go')
+    grown = (mem().rss-before)/2**20
+    print(f'50 uploads from 10 clients in {took:.1f} s; memory {before/2**20:.0f} MB, {grown:+.0f} MB after')
+    assert grown<60, f'{grown:.0f} MB more than at the start'
+
+
+def test_the_queue_is_bounded(server, tmp_path):
+    "Forty visitors at once on twelve places: who finds none is told, and the others' work is done"
+    from urllib.request import Request
+    noise((480,360), 0).save(tmp_path/'a.jpg')
+    api = f'{server.url.rstrip("/")}/gradio_api/'
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'+(tmp_path/'a.jpg').read_bytes()+b'\r\n--x--\r\n'
+    path, = json.load(urlopen(Request(f'{api}upload', form, {'Content-Type':'multipart/form-data; boundary=x'})))
+    fn = next(o['id'] for o in json.load(urlopen(f'{server.url.rstrip("/")}/config'))['dependencies'] if o['api_name']=='enhance')
+    photo = dict(path=path, meta={'_type':'gradio.FileData'})
+    def join(i):
+        body = dict(data=[[photo], ['bright'], [], None], fn_index=fn, session_hash=f'visitor{i}')
+        try: return urlopen(Request(f'{api}queue/join', json.dumps(body).encode(), {'Content-Type':'application/json'})).status,''
+        except HTTPError as e: return e.code,e.read().decode()
+    got = [join(i) for i in range(40)]
+    told = [said for code,said in got if code!=200]
+    assert 12<=len(got)-len(told)<40 and all('full' in o for o in told), got
+    wait(lambda: json.load(urlopen(f'{api}queue/status'))['queue_size']==0, what='the queue to empty')
+    wait(lambda: join(99)[0]==200, what='a place')
