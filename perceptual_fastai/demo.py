@@ -185,13 +185,13 @@ def _results(learn, pairs, out):
     plot_losses(learn, out/'losses.png')
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #737c829d
+# %% ../nbs/12a_demo.ipynb #e030935f
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
-    size:int=64, # Side of the training crops in pixels
+    size:int=96, # Side of the training crops in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
-    epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
+    epochs:int=8, # Epochs of 128 crops, or one of each photo where there are more
     arch:str='resnet34', # Encoder of the U-Net: a torchvision name, trained from scratch
     seed:int=42, # The same seed gives the same damage, split and start
     weights:str='learned', # The loss network: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
@@ -202,8 +202,8 @@ def demo(
     network = _loss_network(weights, seed)
     pairs = _pairs(data, out, side, Crappifier.lesson7(seed))
     learn = _learner(pairs, out, size, side, arch, seed, network, device)
-    lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 3e-4), 3e-3)
-    print(f'learning rate: {lr:.1e} (valley of the range test, kept between 3e-4 and 3e-3)')
+    lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 1e-3), 3e-3)
+    print(f'learning rate: {lr:.1e} (valley of the range test, kept between 1e-3 and 3e-3)')
     learn.fit_one_cycle(epochs, lr)
     table,(before,after) = _results(learn, pairs, out)
     print(table.round(3).to_string(index=False))
