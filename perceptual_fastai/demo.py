@@ -185,7 +185,7 @@ def _results(learn, pairs, out):
     plot_losses(learn, out/'losses.png')
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #f85d91a0
+# %% ../nbs/12a_demo.ipynb #ff7f6a45
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
@@ -202,8 +202,8 @@ def demo(
     network = _loss_network(weights, seed)
     pairs = _pairs(data, out, side, Crappifier.lesson7(seed))
     learn = _learner(pairs, out, size, side, arch, seed, network, device)
-    lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 1e-3), 3e-3)
-    print(f'learning rate: {lr:.1e} (valley of the range test, kept between 1e-3 and 3e-3)')
+    lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 2e-3), 4e-3)
+    print(f'learning rate: {lr:.1e} (valley of the range test, kept between 2e-3 and 4e-3)')
     learn.fit_one_cycle(epochs, lr)
     table,(before,after) = _results(learn, pairs, out)
     print(table.round(3).to_string(index=False))
