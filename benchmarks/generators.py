@@ -3,7 +3,7 @@
 The reference is the plain module, float32 and contiguous. Against it: channels_last, bf16 (autocast), and both; the fastest is marked.
 Every variant must agree with the reference on its output. Weights are random: time does not depend on them.
 
-python benchmarks/generators.py [--rounds N] [--bs N] [--only NAME ...]        prints tables; a reading belongs into benchmarks/results/
+python benchmarks/generators.py [--rounds N] [--bs N] [--only NAME ...] [--kinds KIND ...]        prints tables; a reading belongs into benchmarks/results/
 """
 import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
 from pathlib import Path
@@ -100,7 +100,7 @@ def measure_peak(what, name, kind, bs):
         print((status('VmHWM')-base)/1024)
 
 
-def rates(name, bs, rounds):
+def rates(name, bs, rounds, kinds):
     "Images per second of every kind: {kind: (inference, training)}"
     ready = {k:setup(name, k, bs) for k in kinds}
     outs = {k:infer(*o) for k,o in ready.items()}
@@ -119,6 +119,7 @@ def main():
     p.add_argument('--rounds', type=int, default=5, help='passes of each kind, interleaved; the median counts')
     p.add_argument('--bs', type=int, default=2, help='batch size')
     p.add_argument('--only', nargs='+', default=list(generators), choices=list(generators), metavar='NAME', help='some of the generators')
+    p.add_argument('--kinds', nargs='+', default=list(kinds), choices=list(kinds), metavar='KIND', help='beside the reference; leave bf16 out where it is emulated, or wait')
     p.add_argument('--peak', nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.peak: return measure_peak(*args.peak[:3], int(args.peak[3]))
@@ -127,7 +128,7 @@ def main():
     print('| generator | kind | inference, images/s | / reference | training step, images/s | / reference |\n|---|---|---|---|---|---|')
     best = {}
     for g in args.only:
-        r = rates(g, args.bs, args.rounds)
+        r = rates(g, args.bs, args.rounds, list(dict.fromkeys(['reference', *args.kinds])))
         best[g] = [max(r, key=lambda k: r[k][i]) for i in (0,1)]
         for k,v in r.items():
             cells = [f"{v[i]:.2f} | {v[i]/r['reference'][i]:.2f}{' *' if best[g][i]==k else ''}" for i in (0,1)]

@@ -149,7 +149,7 @@ def _pairs(data, out, side, crappifier):
     print('photos:', crappify_folder(clean, spoiled, crappifier, progress=False))
     return spoiled,clean
 
-# %% ../nbs/12a_demo.ipynb #7cc1f224
+# %% ../nbs/12a_demo.ipynb #f98671a8
 def _side(side, size, least=32):
     "The side to work on"
     side = side or max(192, 2*size)
@@ -158,12 +158,17 @@ def _side(side, size, least=32):
 
 def _is_held(clean, root): return clean.relative_to(root).parts[0]=='held_out'
 
-def _learner(pairs, out, size, side, arch, seed, network, device):
-    "DataLoaders, generator and balanced loss in one learner"
+def _dls_at(pairs, factor, side, spoiled, size, bs):
+    "(spoiled, clean) batches, 128 crops or more an epoch"
     n = sum(not _is_held(clean, pairs[1]) for _,clean in match_pairs(*pairs))
+    kw = dict(factor=factor) if factor>1 else dict(zoom=(side/size,)*2)
+    return pair_dls(spoiled, pairs[1], size, bs, valid=partial(_is_held, root=pairs[1]), repeat=max(1, round(128/n)), device=default_device(), **kw)
+
+def _learner(pairs, out, size, side, arch, seed, network):
+    "DataLoaders, generator and balanced loss in one learner"
     set_seed(seed)
-    dls = pair_dls(*pairs, size=size, bs=8, valid=partial(_is_held, root=pairs[1]), zoom=(side/size,)*2, repeat=max(1, round(128/n)), device=device)
-    learn = enhance_learner(dls, unet(arch, None, residual=True, seed=seed), FeatureLoss(network), path=out, cbs=fast_cbs(device))
+    dls = _dls_at(pairs, 1, side, pairs[0], size, 8)
+    learn = enhance_learner(dls, unet(arch, None, residual=True, seed=seed), FeatureLoss(network), path=out, cbs=fast_cbs())
     print('loss:', network, learn.loss_func.auto_balance(*dls.one_batch(), feat=.1)) # a network of few or random numbers gets a smaller say
     return learn
 
@@ -185,23 +190,23 @@ def _results(learn, pairs, out):
     plot_losses(learn, out/'losses.png')
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in pictures]) for i in (0,1)]
 
-# %% ../nbs/12a_demo.ipynb #ff7f6a45
+# %% ../nbs/12a_demo.ipynb #d80d1a3e
 def demo(
     out:str='demo', # Folder for the results
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
     size:int=96, # Side of the training crops in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
-    arch:str='mobilenet_v2', # Encoder of the U-Net: a torchvision name, trained from scratch; resnet34 is the course's, and five times as slow
+    arch:str='mobilenet_v2', # Encoder of the U-Net: a torchvision name, trained from scratch; resnet34 is the course's, and four times as slow
     seed:int=42, # The same seed gives the same damage, split and start
     weights:str='learned', # The loss network: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
-    out,device,side = Path(out),default_device(),_side(side, size)
+    out,side = Path(out),_side(side, size)
     if epochs<1: raise ValueError(f'--epochs {epochs}; 1 is the least')
     network = _loss_network(weights, seed)
     pairs = _pairs(data, out, side, Crappifier.lesson7(seed))
-    learn = _learner(pairs, out, size, side, arch, seed, network, device)
+    learn = _learner(pairs, out, size, side, arch, seed, network)
     lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 2e-3), 4e-3)
     print(f'learning rate: {lr:.1e} (valley of the range test, kept between 2e-3 and 4e-3)')
     learn.fit_one_cycle(epochs, lr)

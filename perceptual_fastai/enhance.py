@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Footprint', 'measure_footprint', 'Enhancer', 'enhance_array']
 
-# %% ../nbs/08_enhance.ipynb #0619ba1c
+# %% ../nbs/08_enhance.ipynb #ca920313
 import math, re, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from fastai.vision.core import imagenet_stats
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
+
+from .learner import has_bf16
 
 # %% ../nbs/08_enhance.ipynb #c048ae65
 @dataclass
@@ -129,9 +131,10 @@ def _stats(normalisation):
         raise ValueError(f"normalisation={normalisation!r}; allowed are 'imagenet', None for [0, 1], or (means, deviations)")
     return [mean,std]
 
-# %% ../nbs/08_enhance.ipynb #6d70cc6c
+# %% ../nbs/08_enhance.ipynb #5567a1c0
 class Enhancer:
     "A generator with its factor, its normalisation and its card"
+    bf16 = False # until `fast`
     def __init__(self,
         model:nn.Module, # (N,C,H,W) -> (N,C,H*f,W*f), normalised
         factor:int|None=None, # Output pixels per input pixel, 1 to 8; the generator's own if None
@@ -154,7 +157,7 @@ class Enhancer:
             own = measure_footprint(model, self.channels, self._net)
         self.footprint = own
 
-# %% ../nbs/08_enhance.ipynb #9640e4e9
+# %% ../nbs/08_enhance.ipynb #06170cbb
 @patch
 def _net(self:Enhancer, x):
     if self.enlarge>1: x = F.interpolate(x, scale_factor=self.enlarge, mode='bicubic', antialias=True) # as Pillow does it
@@ -167,7 +170,7 @@ def __call__(self:Enhancer,
     "The generator's answer, without gradients"
     like = _some_tensor(self.model)
     mean,std = [like.new_tensor(o)[:,None,None] for o in self.normalisation or ([0.],[1.])]
-    with _resting(self.model): y = self._net((x.to(like)-mean)/std)*std+mean
+    with _resting(self.model), torch.autocast(like.device.type, torch.bfloat16, enabled=self.bf16): y = self._net((x.to(like)-mean)/std).to(like)*std+mean
     if not torch.isfinite(y).all(): raise ValueError('the generator returned values that are not finite')
     return y.clamp(0,1)
 
@@ -218,6 +221,14 @@ def to(self:Enhancer,
 )->Enhancer: # Itself
     "Move the generator"
     self.model.to(device)
+    return self
+
+# %% ../nbs/08_enhance.ipynb #163fecab
+@patch
+def fast(self:Enhancer)->Enhancer: # Itself
+    "Work in bfloat16 and channels_last where the device has bfloat16 built in; up to 2.3 times as fast"
+    self.bf16 = has_bf16(self.device)
+    if self.bf16: self.model.to(memory_format=torch.channels_last)
     return self
 
 # %% ../nbs/08_enhance.ipynb #a90c2835

@@ -96,7 +96,7 @@ def find_places(
     places = torch.arange(b.shape[2], device=b.device).repeat(len(b))
     return F.cross_entropy(logits, places),(logits.argmax(1)==places).float().mean()
 
-# %% ../nbs/10_learned_loss.ipynb #8f1dcc37
+# %% ../nbs/10_learned_loss.ipynb #e0f684de
 def recolour(
     x:Tensor, # Pictures, (N,3,H,W), normalised
     gain:float=.15, # Each channel is multiplied by 1 +- this at most
@@ -112,12 +112,13 @@ class FindAgain(Callback):
     def __init__(self,
         layers:tuple=('conv2','conv3'), # Names in `critic_layers`
         weight:float=.5, # Of each layer's cross-entropy, beside that of real or fake
-    ): self.layers,self.weight = layers,weight
+        noise:float=.1, # Of `recolour`; what it hides, such as mild JPEG, the layers learn to look past
+    ): self.layers,self.weight,self.noise = layers,weight,noise
     def before_fit(self): self.run = hasattr(self.learn, 'real_or_fake') # not when a generator trains
     def after_loss(self):
         if not self.training: return
         real = self.x[len(self.x)//2:].as_subclass(Tensor)
-        fs = self.taps(self.learn.model, torch.cat([recolour(real), recolour(real)]))
+        fs = self.taps(self.learn.model, torch.cat([recolour(real, noise=self.noise), recolour(real, noise=self.noise)]))
         self.losses,self.found = zip(*[find_places(*f.chunk(2)) for f in fs])
         self.learn.loss_grad = self.learn.loss_grad+self.weight*sum(self.losses)
     def taps(self, critic, x):

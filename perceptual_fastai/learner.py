@@ -108,7 +108,7 @@ class BFloat16(Callback):
         if getattr(self, 'cast', None) is not None: self.cast.__exit__(None, None, None)
         self.cast = None
 
-# %% ../nbs/07_learner.ipynb #8e140fd1
+# %% ../nbs/07_learner.ipynb #5a82d1a7
 def has_bf16(
     device:torch.device, # For instance fastai's `default_device()`
 )->bool:
@@ -120,8 +120,8 @@ def has_bf16(
 def fast_cbs(
     device:torch.device|None=None, # fastai's default device if None
 )->list[Callback]: # For `cbs=`
-    "Callbacks that make training faster on `device`: channels_last and, where it is built in, bfloat16"
-    return [ChannelsLast()] + [BFloat16()]*has_bf16(device or default_device())
+    "Callbacks that make training faster on `device`: channels_last with bfloat16 where that is built in, else none"
+    return [ChannelsLast(), BFloat16()] if has_bf16(device or default_device()) else []
 
 # %% ../nbs/07_learner.ipynb #f63ef90b
 def random_state(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train', 'nogan']
 
-# %% ../nbs/12b_train.ipynb #9925bbea
+# %% ../nbs/12b_train.ipynb #075e26c7
 import json
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,18 @@ import torch
 from torch import nn
 
 from fastai.callback.schedule import *
-from fastai.torch_core import default_device, set_seed
+from fastai.torch_core import set_seed
 from fastcore.script import store_true
 
 from .crappify import Crappifier
-from .demo import _is_held, _loss_network, _pairs, _scored, _side, plot_losses
-from .enhance import Enhancer
+from .demo import _dls_at, _fingerprint, _loss_network, _pairs, _scored, _side, plot_losses
 from .gan import NoganPlan, StopRule, nogan as run_nogan
 from .generators import EDSR, SRCNN, TransformNet, unet
 from .learned_loss import patch_critic
 from .learner import Checkpoint, enhance_learner, fast_cbs
 from .losses import FeatureLoss
 from .model_files import save_enhancer
-from .pairs import match_pairs, pair_dls
-from .photos import write_whole
+from .photos import all_files, write_whole
 
 # %% ../nbs/12b_train.ipynb #87026dc3
 _spoilers = dict(lesson7=(Crappifier.lesson7, 1), deblur=(Crappifier.deblur, 1), **{f'x{f}':(partial(Crappifier.bicubic, f), f) for f in (2,3,4,8)})
@@ -48,7 +46,12 @@ def _generator(arch, factor, pretrained, seed):
     if factor>1: raise ValueError(f'--arch {arch}: a U-Net keeps the size; edsr, srcnn and transformnet enlarge')
     return unet(arch, 'imagenet' if pretrained else None, residual=True, seed=seed)
 
-# %% ../nbs/12b_train.ipynb #3bb207bf
+# %% ../nbs/12b_train.ipynb #6ea26976
+def _which(photos):
+    "How many files a folder has, and a number that changes when one of them does"
+    photos = Path(photos)
+    return f'{len(all_files(photos))} files, {_fingerprint(photos):08x}'
+
 def _same_settings(out, settings):
     "Write the settings, or compare with those that are there"
     file = Path(out)/'settings.json'
@@ -57,13 +60,7 @@ def _same_settings(out, settings):
     other = [f'{k}={was.get(k)!r}' for k in settings if was.get(k)!=settings[k]]
     if other: raise ValueError(f'{out} holds a training with {", ".join(other)}; give the same to go on with it, or another folder')
 
-# %% ../nbs/12b_train.ipynb #c9ad548b
-def _dls_at(pairs, factor, side, spoiled, size, bs):
-    "(spoiled, clean) batches, 128 crops or more an epoch"
-    n = sum(not _is_held(clean, pairs[1]) for _,clean in match_pairs(*pairs))
-    kw = dict(factor=factor) if factor>1 else dict(zoom=(side/size,)*2)
-    return pair_dls(spoiled, pairs[1], size, bs, valid=partial(_is_held, root=pairs[1]), repeat=max(1, round(128/n)), device=default_device(), **kw)
-
+# %% ../nbs/12b_train.ipynb #0f8249f6
 def _loss(kind, network, batch):
     "L1, MSE, or features with a small say"
     if kind!='features': return dict(l1=nn.L1Loss, mse=nn.MSELoss)[kind]()
@@ -88,7 +85,7 @@ def _finish(model, pairs, judge, out, settings):
     print(f'written to {out}: model.safetensors, before_after.png, scores.csv and more')
     return table
 
-# %% ../nbs/12b_train.ipynb #d418f046
+# %% ../nbs/12b_train.ipynb #b9cc32f9
 def train(
     photos:str, # Folder of clean photos, searched recursively
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoint; the same again goes on after a break
@@ -105,10 +102,11 @@ def train(
     seed:int=42, # The same seed gives the same damage, split and start
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS and write OUT/model.safetensors, for `enhance`"
-    settings = {k:v if k!='photos' else str(v) for k,v in locals().items() if k!='out'}
+    settings = {k:v for k,v in locals().items() if k!='out'}
     _check(bs, [epochs], loss)
     out,side,(crappifier,factor) = Path(out),_side(side, size),_recipe(preset, seed)
     set_seed(seed); model = _generator(arch, factor, pretrained, seed)
+    settings['photos'] = _which(photos)
     _same_settings(out, settings)
     judge,pairs = _loss_network(weights, seed),_pairs(photos, out, side, crappifier)
     dls = _dls_at(pairs, factor, side, pairs[0], size, bs)
@@ -127,7 +125,7 @@ def _draw_duel(rule, out):
         draw(); write_whole(out/f'{name}.png', lambda p: plt.gcf().savefig(p, format='png', dpi=110)); plt.close()
     write_whole(out/'duel.csv', lambda p: rule.table().to_csv(p, index=False))
 
-# %% ../nbs/12b_train.ipynb #014f8919
+# %% ../nbs/12b_train.ipynb #2d024a9a
 def nogan(
     photos:str, # Folder of clean photos, searched recursively
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoints; the same again goes on after a break
@@ -145,11 +143,12 @@ def nogan(
     seed:int=42, # The same seed gives the same damage, split and start
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS by NoGAN and write OUT/model.safetensors, for `enhance`"
-    settings = {k:v if k!='photos' else str(v) for k,v in locals().items() if k!='out'}
+    settings = {k:v for k,v in locals().items() if k!='out'}
     _check(bs, [epochs, critic_epochs, gan_epochs], loss)
     out,side,(crappifier,factor) = Path(out),_side(side, size, least=48),_recipe(preset, seed)
     if factor>1: raise ValueError(f'--preset {preset}: NoGAN is for pictures that keep their size; allowed are lesson7 and deblur')
     set_seed(seed); model = _generator(arch, factor, pretrained, seed)
+    settings['photos'] = _which(photos)
     _same_settings(out, settings)
     judge,pairs = _loss_network(weights, seed),_pairs(photos, out, side, crappifier)
     dls_at = partial(_dls_at, pairs, factor, side)
