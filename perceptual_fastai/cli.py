@@ -41,7 +41,7 @@ def score(
     for f,why in table.attrs['failed']: print(f'not scored: {f}: {why}')
     return int(bool(table.attrs['failed']))
 
-# %% ../nbs/13_cli.ipynb #794f3a8e
+# %% ../nbs/13_cli.ipynb #a35a7d6f
 def enhance(
     src:str, # Folder of photos, searched recursively
     dst:str, # Folder for the results, in the same structure
@@ -49,7 +49,7 @@ def enhance(
     tile:int=None, # Side of a tile in pixels; as memory allows if not given
     overlap:int=None, # Of neighbouring tiles in pixels; as the model asks if not given
     device:str=None, # cpu, cuda, ...; a GPU if there is one
-    fast:store_true=False, # Work in bfloat16 where it is built in: up to twice as fast, off by a level or two of 255
+    fast:store_true=False, # Faster formats: channels_last, and bfloat16 where it is built in, off by a level or two of 255
     overwrite:store_true=False, # Do again what is done, and by another model if need be
     csv:str=None, # The report; enhance.csv in DST if not given
     quality:int=95, # Of JPEG and WebP, 1 to 100

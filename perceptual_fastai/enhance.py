@@ -223,12 +223,12 @@ def to(self:Enhancer,
     self.model.to(device)
     return self
 
-# %% ../nbs/08_enhance.ipynb #163fecab
+# %% ../nbs/08_enhance.ipynb #d2d953f6
 @patch
 def fast(self:Enhancer)->Enhancer: # Itself
-    "Work in bfloat16 and channels_last where the device has bfloat16 built in; up to 2.3 times as fast"
+    "Work in channels_last, and in bfloat16 where the device has it built in; up to 2.3 times as fast"
     self.bf16 = has_bf16(self.device)
-    if self.bf16: self.model.to(memory_format=torch.channels_last)
+    self.model.to(memory_format=torch.channels_last)
     return self
 
 # %% ../nbs/08_enhance.ipynb #a90c2835
