@@ -6,7 +6,7 @@
 __all__ = ['patch_critic', 'fold_critic', 'critic_network', 'save_critic', 'critic_card', 'find_places', 'recolour', 'FindAgain',
            'iterate']
 
-# %% ../nbs/10_learned_loss.ipynb #e6f79753
+# %% ../nbs/10_learned_loss.ipynb #34426e59
 import json
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -68,7 +68,7 @@ def critic_network(
     "A trained critic as a loss network with named layers"
     return LossNetwork(fold_critic(critic), layers or ['dense1','conv2','conv3'])
 
-# %% ../nbs/10_learned_loss.ipynb #16b30efc
+# %% ../nbs/10_learned_loss.ipynb #c9ba6477
 def save_critic(
     critic:nn.Sequential, # Of `patch_critic`, trained
     path:str|Path, # A .safetensors file
@@ -76,7 +76,7 @@ def save_critic(
 ):
     "Write the folded critic in half precision, with its card"
     state = {k:v.half().contiguous() for k,v in fold_critic(critic).state_dict().items()}
-    write_whole(Path(path), lambda p: save_file(state, p, metadata={'card':json.dumps(card)}))
+    write_whole(Path(path), lambda p: p.write_bytes(as_bytes(state, {'card':json.dumps(card)})))
 
 def critic_card(
     path:str|Path|None=None, # A file of `save_critic`; the bundled one if None

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'EnhancerError', 'register_generator', 'generator_names', 'save_enhancer', 'bundled_enhancers',
            'load_enhancer', 'as_enhancer', 'model_page', 'push_to_hub', 'from_hub', 'export_onnx']
 
-# %% ../nbs/08a_model_files.ipynb #95c3438d
+# %% ../nbs/08a_model_files.ipynb #f878061e
 import hashlib, inspect, json, math, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import nn
 from torch.onnx import symbolic_helper
 from torch.overrides import TorchFunctionMode
@@ -122,7 +122,7 @@ def _same_after(enhancer, arch, args, tensors):
     again.enlarge = enhancer.enlarge
     if not torch.equal(enhancer(x), again(x)): raise ValueError(f'{arch} with args={args} is not this generator, though its weights fit; give args=dict(...) as it was made')
 
-# %% ../nbs/08a_model_files.ipynb #3de08aa9
+# %% ../nbs/08a_model_files.ipynb #49693faa
 def save_enhancer(
     model, # A generator, or an `Enhancer`, which brings factor, normalisation and card
     path:str|Path, # A .safetensors file
@@ -145,7 +145,7 @@ def save_enhancer(
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in e.model.state_dict().items()}
     _same_after(e, arch, json.loads(text)['args'], tensors)
     meta = dict(format=FORMAT, version=VERSION, about=text, sha256=_digest(text, tensors))
-    write_whole(path, lambda p: save_file(tensors, p, meta))
+    write_whole(path, lambda p: p.write_bytes(as_bytes(tensors, meta))) # safetensors' own files may be read by nobody else
     return path
 
 # %% ../nbs/08a_model_files.ipynb #a279ef43
