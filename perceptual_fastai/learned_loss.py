@@ -96,12 +96,12 @@ def find_places(
     places = torch.arange(b.shape[2], device=b.device).repeat(len(b))
     return F.cross_entropy(logits, places),(logits.argmax(1)==places).float().mean()
 
-# %% ../nbs/10_learned_loss.ipynb #e0f684de
+# %% ../nbs/10_learned_loss.ipynb #195f3555
 def recolour(
     x:Tensor, # Pictures, (N,3,H,W), normalised
     gain:float=.15, # Each channel is multiplied by 1 +- this at most
     shift:float=.3, # and moved by this at most
-    noise:float=.1, # Standard deviation of the noise that is added
+    noise:float=.02, # Standard deviation of the noise that is added; .02 is about one level of 255
 )->Tensor: # Same shape
     "Each picture in other colours, with fresh noise"
     def draw(): return 2*torch.rand(len(x), 3, 1, 1, device=x.device)-1
@@ -112,7 +112,7 @@ class FindAgain(Callback):
     def __init__(self,
         layers:tuple=('conv2','conv3'), # Names in `critic_layers`
         weight:float=.5, # Of each layer's cross-entropy, beside that of real or fake
-        noise:float=.1, # Of `recolour`; what it hides, such as mild JPEG, the layers learn to look past
+        noise:float=.02, # Of `recolour`; what it hides, such as mild JPEG where it is .1, the layers learn to look past
     ): self.layers,self.weight,self.noise = layers,weight,noise
     def before_fit(self): self.run = hasattr(self.learn, 'real_or_fake') # not when a generator trains
     def after_loss(self):
