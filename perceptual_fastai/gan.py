@@ -83,9 +83,16 @@ def critic_learner(
     cbs = L(kwargs.pop('cbs', None))+RealOrFake()
     return Learner(dls, critic, loss_func=AdaptiveLoss(nn.BCEWithLogitsLoss()), metrics=accuracy_thresh_expand, wd=wd, cbs=cbs, **kwargs)
 
-# %% ../nbs/09_gan.ipynb #39db757b
+# %% ../nbs/09_gan.ipynb #13c35b92
 class FrozenStays(Callback):
-    "Whoever does not train has no gradient, so that momentum and weight decay cannot move it"
+    "Whoever does not train has no gradient and is in evaluation mode, so that nothing moves it; after validation goes on whose turn it was"
+    def before_fit(self): self.turn = None
+    def before_train(self): # fastai has put both into training mode, and its validation has made it the generator's turn
+        gan = self.learn.gan_trainer
+        gan.switch(gan.gen_mode if self.turn is None else self.turn)
+    def after_train(self): self.turn = self.learn.gan_trainer.gen_mode
+    def to_checkpoint(self): return dict(turn=self.turn)
+    def from_checkpoint(self, state): self.turn = state['turn']
     def before_step(self):
         gan = self.learn.model
         for p in (gan.critic if self.learn.gan_trainer.gen_mode else gan.generator).parameters(): p.grad = None
@@ -124,7 +131,7 @@ def nogan_learner(
 class GANWarning(UserWarning):
     "Something is wrong with a duel; the message begins with its name"
 
-# %% ../nbs/09_gan.ipynb #28e5cabd
+# %% ../nbs/09_gan.ipynb #eda642ae
 class StopRule(Callback):
     "Score fixed pictures as a duel goes on, keep the best generator, stop when nothing gets better"
     order = 60
@@ -137,6 +144,7 @@ class StopRule(Callback):
         keep:int=12, # Pictures of the first photo that are kept for `show_strip`, at most twice as many
     ):
         if len(x)<2 or x.shape!=y.shape: raise ValueError(f'{tuple(x.shape)} and {tuple(y.shape)}: give two or more pictures, of the same shape on both sides')
+        if any(torch.equal(o, y[0]) for o in y[1:]): raise ValueError('the clean pictures are equal; give different ones, or a collapse cannot be told')
         if min(every, patience, keep)<1: raise ValueError(f'every={every}, patience={patience}, keep={keep}; all must be 1 or more')
         self.fixed,self.judge,self.every,self.patience,self.keep = [o.as_subclass(Tensor) for o in (x,y)],judge,every,patience,keep
         self.begin()
@@ -216,7 +224,7 @@ def _stop(self:StopRule, name, why):
     self.stopped = True
     raise CancelFitException()
 
-# %% ../nbs/09_gan.ipynb #4a7a22ac
+# %% ../nbs/09_gan.ipynb #2bac9839
 @patch
 def table(self:StopRule)->pd.DataFrame: # One row per look
     "What was seen: step, feature, psnr, real, fake, variety"
@@ -224,11 +232,11 @@ def table(self:StopRule)->pd.DataFrame: # One row per look
 
 @patch
 def plot(self:StopRule):
-    "Feature distance, PSNR and the critic's opinions against steps; the dotted line is the best"
+    "Feature distance, PSNR, the critic's opinions and variety against steps; the dotted line is the best"
     import matplotlib.pyplot as plt
     fig,axs = plt.subplots(1, 3, figsize=(9,2.3), layout='constrained')
     t = self.table()
-    for ax,cols in zip(axs, (['feature'],['psnr'],['real','fake'])):
+    for ax,cols in zip(axs, (['feature'],['psnr'],['real','fake','variety'])):
         for c in cols: ax.plot(t.step, t[c], label=c)
         ax.axvline(self.best_step, ls=':', c='grey'); ax.set_xlabel('steps'); ax.legend()
     return fig
@@ -250,7 +258,7 @@ def to_checkpoint(self:StopRule)->dict:
 def from_checkpoint(self:StopRule, state:dict):
     for k,v in state.items(): setattr(self, k, v)
 
-# %% ../nbs/09_gan.ipynb #c98e13c4
+# %% ../nbs/09_gan.ipynb #8aba52fc
 @dataclass
 class NoganPlan:
     "Epochs, sizes and rates of the stages; the course's by default"
@@ -258,7 +266,7 @@ class NoganPlan:
     bs:int=32                       # Batch size
     frozen_epochs:int=2             # Generator, encoder frozen (skipped for one without trained encoder)
     gen_epochs:int=3                # Generator, whole
-    gen_lr:float=1e-3               # Highest rate of the generator's cycles
+    gen_lr:float=1e-3               # Highest rate of the generator's cycles; a trained encoder, no longer frozen, gets a thousandth at its lowest layers
     critic_epochs:int=6             # Critic
     critic_lr:float=1e-3            # Highest rate of its cycle
     gan_epochs:int=40               # Duel
@@ -267,7 +275,7 @@ class NoganPlan:
     big_bs:int=16                   # Its batch size
     big_epochs:int=10               # Its epochs; its rate is half the first's
 
-# %% ../nbs/09_gan.ipynb #a6c8199b
+# %% ../nbs/09_gan.ipynb #2868e6cd
 def _stage(learn, path, progress, fit, n, *args, **kwargs):
     "Run or continue one stage; the table of its epochs"
     ck = Checkpoint(path)
@@ -275,9 +283,10 @@ def _stage(learn, path, progress, fit, n, *args, **kwargs):
         if not progress: quiet.enter_context(learn.no_bar()); quiet.enter_context(learn.no_logging())
         getattr(learn, fit)(n, *args, cbs=ck, start_epoch=ck.done, **kwargs)
     names = learn.recorder.metric_names[1:-1]
-    return [dict(stage=Path(path).stem, epoch=i, **dict(zip(names, row))) for i,row in enumerate(learn.recorder.values)]
+    seen = [{k:v for k,v in zip(names, row) if k!='crit_loss'} for row in learn.recorder.values] # fastai's is of the last training batch, not of the validation photos
+    return [dict(stage=Path(path).stem, epoch=i, **row) for i,row in enumerate(seen)]
 
-# %% ../nbs/09_gan.ipynb #863c9a2b
+# %% ../nbs/09_gan.ipynb #ad6c54b8
 def nogan(
     dls_at, # Function (spoiled folder, size, bs) -> pairs (spoiled, clean)
     spoiled:str|Path, # Folder of spoiled photos
@@ -299,10 +308,12 @@ def nogan(
         set_seed(seed)
         learn = enhance_learner(dls_at(spoiled, p.size, p.bs), generator, image_loss, metrics=[], path=work, cbs=L(cbs))
         learn.freeze() if frozen else learn.unfreeze()
-        rows.extend(_stage(learn, work/name, progress, 'fit_one_cycle', n, p.gen_lr, **kw))
-    if getattr(generator, 'pretrained', False): gen_stage('1_frozen.ck', p.frozen_epochs, True, pct_start=.8)
+        rows.extend(_stage(learn, work/name, progress, 'fit_one_cycle', n, slice(p.gen_lr/1000, p.gen_lr) if trained and not frozen else p.gen_lr, **kw))
+    trained = getattr(generator, 'pretrained', False)
+    if trained: gen_stage('1_frozen.ck', p.frozen_epochs, True, pct_start=.8)
     gen_stage('2_generator.ck', p.gen_epochs, False)
-    render_folder(generator, spoiled, clean, work/'rendered', progress)
+    for f,why in render_folder(generator, spoiled, clean, work/'rendered', progress)['failed'].items(): raise ValueError(f'{f}: {why}; mend or remove it')
+    if rule: rule.begin() # nothing of an earlier run; a checkpoint may know more
     set_seed(seed)
     learn = critic_learner(dls_at(work/'rendered', p.size, p.bs), critic, path=work, cbs=L(cbs))
     rows.extend(_stage(learn, work/'3_critic.ck', progress, 'fit_one_cycle', p.critic_epochs, p.critic_lr))

@@ -156,7 +156,7 @@ def _averages(learn):
     gan = getattr(learn, 'gan_trainer', None)
     return [learn.recorder.smooth_loss] + ([gan.gen_loss, gan.crit_loss] if gan else [])
 
-# %% ../nbs/07_learner.ipynb #3ed04586
+# %% ../nbs/07_learner.ipynb #61877229
 class Checkpoint(Callback):
     "After each epoch, write all that the next one depends on; `fit(n, cbs=ck, start_epoch=ck.done)` begins or goes on"
     order = 80 # after everything that changes something
@@ -177,12 +177,14 @@ class Checkpoint(Callback):
         self.state = None
     def after_epoch(self):
         if not self.state: self._save()
+    def after_cancel_fit(self): # a rule has ended the training: that is to last
+        if not self.state and any(getattr(o, 'stopped', False) for o in self._with_state()): self._save()
     def after_fit(self):
         if self.state: self._records()
     def _records(self): # skipped epochs have left empty rows
         for k,v in self.state['recorder'].items(): setattr(self.learn.recorder, k, v)
 
-# %% ../nbs/07_learner.ipynb #16fdbad3
+# %% ../nbs/07_learner.ipynb #cb6c1e40
 @patch
 def _save(self:Checkpoint):
     learn,rec = self.learn,self.learn.recorder
@@ -201,7 +203,9 @@ def _load(self:Checkpoint):
     except RuntimeError as e: raise ValueError(f'{self.path} is of another model; remove the file to begin anew: {e}') from e
     learn.opt.load_state_dict(s['opt'])
     for o,(count,val) in zip(_averages(learn), s['averages']): o.count,o.val = count,val
-    for o in self._with_state(): o.from_checkpoint(s['callbacks'][type(o).__name__])
+    mine,its = {type(o).__name__:o for o in self._with_state()},s['callbacks']
+    if mine.keys()!=its.keys(): raise ValueError(f'{self.path} is of a training with {", ".join(its) or "no callbacks"}, this one has {", ".join(mine) or "none"}; remove the file to begin anew')
+    for k,o in mine.items(): o.from_checkpoint(its[k])
 
 # %% ../nbs/07_learner.ipynb #0144c64c
 def to_batch(
