@@ -39,11 +39,16 @@ def encoder(
     if hasattr(model, 'features'): return nn.Sequential(*list(model.features)[:-1])
     return create_body(model, 3, pretrained=False, cut=-2)
 
-# %% ../nbs/06_generators.ipynb #dec33e8b
+# %% ../nbs/06_generators.ipynb #e09fc6e7
+def _check_batch(net, x, channels):
+    if x.ndim!=4 or x.shape[1]!=channels or not x.is_floating_point(): raise ValueError(f'{type(net).__name__} takes batches of shape (N,{channels},H,W), of floating-point numbers; got {tuple(x.shape)}, {x.dtype}')
+
 class Unet(DynamicUnet):
-    "fastai's U-Net, with a residual start if asked for"
+    "fastai's U-Net, with a residual start if asked for: (N,3,H,W) -> (N,3,H,W)"
     residual = pretrained = False
-    def forward(self, x): return x + super().forward(x) if self.residual else super().forward(x)
+    def forward(self, x):
+        _check_batch(self, x, 3)
+        return x + super().forward(x) if self.residual else super().forward(x)
 
 def _zero_last(unet):
     "The last convolution gives 0, with weight norm or without"
@@ -107,9 +112,9 @@ def _keeps_args(cls, init):
         self.args = dict(list(given.arguments.items())[1:])
     return keep
 
-# %% ../nbs/06_generators.ipynb #63ede9fe
+# %% ../nbs/06_generators.ipynb #e1ebfb71
 class Generator(nn.Module):
-    "Base of the papers' generators: checks the batch, enlarges by `factor`, starts at the enlarged input if asked to"
+    "Base of the papers' generators, (N,channels,H,W) -> (N,channels,factor*H,factor*W): checks the batch, starts at the enlarged input if asked to"
     pretrained = False
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -121,10 +126,10 @@ class Generator(nn.Module):
         allowed:tuple|None=None, # The factors there are
     ):
         super().__init__()
-        if not isinstance(factor, int) or factor<1 or allowed and factor not in allowed: raise ValueError(f"factor={factor!r}; {type(self).__name__} has {allowed or 'whole numbers of 1 or more'}")
+        if not isinstance(factor, int) or isinstance(factor, bool) or factor<1 or allowed and factor not in allowed: raise ValueError(f"factor={factor!r}; {type(self).__name__} has {allowed or 'whole numbers of 1 or more'}")
         self.factor,self.channels,self.residual = factor,channels,residual
     def forward(self, x):
-        if x.ndim!=4 or x.shape[1]!=self.channels: raise ValueError(f'{type(self).__name__} takes batches of shape (N,{self.channels},H,W); got {tuple(x.shape)}')
+        _check_batch(self, x, self.channels)
         out = self.net(x)
         return out + upsample(x, self.factor) if self.residual else out
     def extra_repr(self): return f'factor={self.factor}, residual={self.residual}'
@@ -200,7 +205,7 @@ class ScaledTanh(nn.Module):
         self.register_buffer('reach', .5/std, persistent=False)
     def forward(self, x): return self.middle + self.reach*x.tanh()
 
-# %% ../nbs/06_generators.ipynb #bdb9f30c
+# %% ../nbs/06_generators.ipynb #e7d2b988
 class TransformNet(Generator):
     "Johnson et al.'s image transformation network (2016), for super-resolution and, with `factor=1`, style"
     def __init__(self,
@@ -223,10 +228,10 @@ class TransformNet(Generator):
         self.last = nn.Identity() if residual else ScaledTanh()
         if residual: _zero_last(self)
     def net(self, x):
-        if self.factor>1: return self.last(self.layers(x))
-        h,w = x.shape[2:]
-        x = F.pad(x, (0, max(8-w, -w%4), 0, max(8-h, -h%4)), mode='replicate') # 8, because instance norm needs more than one place
-        return self.last(self.layers(x))[...,:h,:w]
+        (h,w),f = x.shape[2:],self.factor
+        least,to = (8,4) if f==1 else (2,1) # instance norm needs more than one place
+        x = F.pad(x, (0, max(least-w, -w%to), 0, max(least-h, -h%to)), mode='replicate') if min(h, w)<least or h%to or w%to else x
+        return self.last(self.layers(x))[...,:h*f,:w*f]
 
 # %% ../nbs/06_generators.ipynb #56c8305a
 def _zeros(ni, nf, ks=3): return nn.Conv2d(ni, nf, ks, padding=ks//2)
@@ -273,7 +278,7 @@ class EDSR(Generator):
         x = F.pad(x, (0, -w%self.shrink, 0, -h%self.shrink), mode='replicate')
         return self.layers(F.pixel_unshuffle(x, self.shrink))[...,:h*self.factor,:w*self.factor]
 
-# %% ../nbs/06_generators.ipynb #8663d098
+# %% ../nbs/06_generators.ipynb #3a8b9e42
 class MDSR(Generator):
     "One EDSR for several factors (Lim et al., 2017); large: blocks=80"
     def __init__(self,
@@ -283,8 +288,7 @@ class MDSR(Generator):
         scale:float=1., # Of what a block adds
         residual:bool=False, # Learn the difference to the enlarged input, beginning with none? Not in the paper
     ):
-        bad = [f for f in factors if f not in (1,2,3,4,8)]
-        if bad or not factors or len(set(factors))<len(factors): raise ValueError(f'factors={factors}; give different ones of (1, 2, 3, 4, 8)')
+        if not isinstance(factors, (tuple,list)) or not factors or any(f not in (1,2,3,4,8) for f in factors) or len(set(factors))<len(factors): raise ValueError(f'factors={factors}; give different ones of (1, 2, 3, 4, 8)')
         super().__init__(factors[0], 3, residual)
         self.factors,n = tuple(factors),features
         self.head = _zeros(3, n)

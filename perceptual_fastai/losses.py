@@ -144,13 +144,13 @@ def _rows(self:PerceptualLoss, pred, target, known, grad, scale):
         g = torch.autograd.grad(rows.sum()*scale, pred)[0].div_(scale) if grad else None
     return rows.detach(),g
 
-# %% ../nbs/04_losses.ipynb #df400c8b
+# %% ../nbs/04_losses.ipynb #6e93eae2
 @patch
 def forward(self:PerceptualLoss, pred, target):
     self._check(pred, target)
     pred,target = [o.as_subclass(Tensor) for o in (pred,target)]
     if self.seen is None: self.seen = _check_range(target) or True # once: on a GPU this waits for the data
-    if self.shift and self.training:
+    if self.shift and self.training and torch.is_grad_enabled(): # fastai validates without gradients and leaves the loss in training mode
         dy,dx = torch.randint(self.shift+1, (2,)).tolist()
         pred,target = pred[...,dy:,dx:],target[...,dy:,dx:]
     few = self.few or max(1, (2**16 if pred.device.type=='cpu' else 2**20)//(pred.shape[-1]*pred.shape[-2]))
@@ -208,7 +208,7 @@ def terms(self:FeatureLoss,
         if w and self.gram_weight: out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
     return out
 
-# %% ../nbs/04_losses.ipynb #c0053223
+# %% ../nbs/04_losses.ipynb #cdaf8c4b
 @patch
 @torch.no_grad()
 def auto_balance(self:FeatureLoss,
@@ -217,15 +217,18 @@ def auto_balance(self:FeatureLoss,
     feat:float=.3, # Each feature term, relative to the pixel term; 0 or more
     gram:float=.01, # All Gram terms together, relative to the pixel term; 0 or more
 )->dict: # The weights that were set
-    "Set `layer_weights` and `gram_weight` from one batch so that terms contribute in given proportions"
+    "Set `layer_weights` and `gram_weight` from one batch so that terms contribute in given proportions; a layer of weight 0 stays off"
     if not 0<=min(feat, gram)<float('inf') or (gram and not feat): raise ValueError(f'feat={feat}, gram={gram}; both must be 0 or more, and Gram terms need feature terms, whose weights they share')
-    unit = FeatureLoss(self.network, [1.]*len(self.layer_weights), 1., self.pixel_loss, self.pixel_weight, self.feature_loss)
+    if not self.pixel_weight or not any(self.layer_weights): raise ValueError(f'layer_weights={self.layer_weights}, pixel_weight={self.pixel_weight}; there must be a pixel term to measure by and a layer that is on')
+    unit = FeatureLoss(self.network, [float(w>0) for w in self.layer_weights], 1., self.pixel_loss, self.pixel_weight, self.feature_loss)
     size = {k:v.mean().item() for k,v in unit.terms(pred.as_subclass(Tensor), target.as_subclass(Tensor)).items()}
-    if not min(size.values())>0: raise ValueError(f'a term is 0 or not finite on this batch, so there is nothing to balance: {size}')
-    n = range(len(self.layer_weights))
-    self.layer_weights = [feat*size['pixel']/size[f'feat_{i}'] for i in n]
-    self.gram_weight = gram*size['pixel']/sum(w**2*size[f'gram_{i}'] for i,w in enumerate(self.layer_weights)) if gram else 0.
-    return dict(layer_weights=[float(f'{w:.3g}') for w in self.layer_weights], gram_weight=float(f'{self.gram_weight:.3g}'))
+    on = [i for i,w in enumerate(self.layer_weights) if w]
+    if not all(0<size[k]<float('inf') for k in ('pixel', *[f'{t}_{i}' for i in on for t in ('feat','gram')])): raise ValueError(f'a term is 0 or not finite on this batch, so there is nothing to balance: {size}')
+    self.layer_weights = [_digits(feat*size['pixel']/size[f'feat_{i}']) if i in on else 0. for i in range(len(self.layer_weights))]
+    self.gram_weight = _digits(gram*size['pixel']/sum(self.layer_weights[i]**2*size[f'gram_{i}'] for i in on)) if gram else 0.
+    return dict(layer_weights=self.layer_weights, gram_weight=self.gram_weight)
+
+def _digits(x): return float(f"{x:.6g}") # what is printed is what is set
 
 # %% ../nbs/04_losses.ipynb #aa49c8b4
 class LayerLoss(PerceptualLoss):

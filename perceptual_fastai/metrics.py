@@ -6,13 +6,14 @@
 __all__ = ['luma', 'to_space', 'psnr', 'ssim', 'feature_distance', 'grid_energy', 'score', 'score_folder', 'to_image',
            'image_metric']
 
-# %% ../nbs/05_metrics.ipynb #9c0a57f0
+# %% ../nbs/05_metrics.ipynb #5d180f6d
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -148,7 +149,7 @@ def score(
     if network: print(f"feature distance {row['feature']:.4f} by {network}")
     return row
 
-# %% ../nbs/05_metrics.ipynb #6ad1d2b5
+# %% ../nbs/05_metrics.ipynb #ae0980a2
 def score_folder(
     restored:str|Path, # Folder of restored pictures
     clean:str|Path, # Folder of clean ones, same structure and names; extensions may differ
@@ -156,8 +157,9 @@ def score_folder(
     crop:int=0, # Border left out of PSNR and SSIM, in pixels
     network:LossNetwork|None=None, # Measures the feature distance, if given
 )->pd.DataFrame: # A row per photo; `attrs['failed']` holds (file, reason)
-    "Score two folders photo by photo; a pair that can't be compared is reported, the rest goes on"
+    "Score two folders photo by photo; a pair that can't be compared is reported, the rest goes on; reports and notes beside the photos are left alone"
     rows,failed,bad,good = [],[],by_stem(restored, images=False),by_stem(clean)
+    bad = {k:f for k,f in bad.items() if k in good or f.suffix.lower() in Image.registered_extensions()}
     for k in sorted({**bad, **good}):
         if k not in bad or k not in good: failed.append((bad.get(k) or good[k], f"no {'clean' if k in bad else 'restored'} photo of this name")); continue
         a,b = bad[k],good[k]
