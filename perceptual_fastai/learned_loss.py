@@ -47,13 +47,14 @@ def patch_critic(
     for name,rate in drops: layers._modules[name] = nn.Sequential(layers._modules[name], nn.Dropout2d(rate))
     return nn.Sequential(layers, nn.Flatten())
 
-# %% ../nbs/10_learned_loss.ipynb #357101f1
+# %% ../nbs/10_learned_loss.ipynb #0390af9e
 def fold_critic(
     critic:nn.Sequential, # Of `patch_critic`; left as it is
 )->nn.Sequential: # The layers of `critic_layers`, with the critic's weights
     "Spectral norm multiplied into the weights, dropout gone"
-    convs = [m for m in critic.modules() if isinstance(m, nn.Conv2d)]
-    plain,was = critic_layers(convs[0].out_channels, len(convs)-4),critic.training
+    convs,was = [m for m in critic.modules() if isinstance(m, nn.Conv2d)],critic.training
+    plain = critic_layers(convs[0].out_channels, len(convs)-4) if len(convs)>4 else nn.Sequential()
+    if [m.weight.shape for m in plain.modules() if isinstance(m, nn.Conv2d)]!=[m.weight.shape for m in convs]: raise ValueError(f'{type(critic).__name__} of {len(convs)} convolutions is no critic of `patch_critic`, of which alone loss networks are made')
     critic.eval() # so that reading a weight leaves the norm's estimate alone
     with torch.no_grad():
         for a,b in zip([m for m in plain.modules() if isinstance(m, nn.Conv2d)], convs): a.weight.copy_(b.weight); a.bias.copy_(b.bias)
@@ -132,7 +133,7 @@ def _balanced(network, batch, share):
     loss.auto_balance(*batch, feat=share, gram=0.)
     return loss
 
-# %% ../nbs/10_learned_loss.ipynb #f64d9d1e
+# %% ../nbs/10_learned_loss.ipynb #a515c4f5
 def iterate(
     dls_at, # Function (spoiled folder, size, bs) -> pairs (spoiled, clean)
     spoiled, # Folder of spoiled photos
@@ -151,6 +152,7 @@ def iterate(
 )->tuple[pd.DataFrame,list]: # One row per round, and the generators
     "Train generator and critic, make the critic the next loss network, begin again from scratch (Akella, 2019, III.A)"
     if rounds<0: raise ValueError(f'rounds={rounds}; it must be 0 or more')
+    critic_network(make_critic()) # one that can't become a loss network is refused before anything is trained
     rows,models,network = [],[],first
     for r in range(rounds+1):
         set_seed(seed)
