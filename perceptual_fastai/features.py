@@ -63,13 +63,13 @@ def _imagenet_model(arch):
     try: return torchvision.models.get_model(arch, weights=w)
     except (OSError, RuntimeError) as e:
         raise WeightsUnavailable(f"ImageNet weights of {arch}: {file} is not in {cache} and could not be downloaded ({e}). "
-            f"Put the file there, or give weights='path/to/{file}', or weights=None for a network of random numbers") from e
+            f"Put the file there, or give weights='path/to/{file}', or weights=None for a network of random numbers; as a loss network there is LossNetwork(weights='learned'), the critic that comes with this library") from e
 
 # %% ../nbs/03_features.ipynb #ec1b3cdd
 def _read_state(path):
     "A state dict from a .pth or .safetensors file, in float32"
     path = Path(path)
-    if not path.is_file(): raise WeightsUnavailable(f"weights={str(path)!r}: no such file. Allowed are 'imagenet', the path of a .pth or .safetensors file, or None for random numbers")
+    if not path.is_file(): raise WeightsUnavailable(f"weights={str(path)!r}: no such file. Allowed are 'imagenet', the path of a .pth or .safetensors file, None for random numbers, and for a loss network 'learned', the critic that comes with this library")
     try:
         if path.suffix=='.safetensors':
             from safetensors.torch import load_file

@@ -30,6 +30,7 @@ class Slow(Callback):
     order = 95 # after the checkpoint
     def after_epoch(self): time.sleep(pause)
 class Gen(nn.Sequential):
+    pretrained = True # says so, to have the frozen stage, too
     def __init__(self): super().__init__(nn.Conv2d(3,8,3,padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(.1), nn.Conv2d(8,3,3,padding=1))
     def forward(self, x): return x+super().forward(x)
 
@@ -37,7 +38,7 @@ def at(folder, size, bs): return pair_dls(folder, clean, size, bs, valid=HELD_OU
 torch.manual_seed(int(time.time()*1e6)%2**31 if name=='broken' else 1) # what was drawn before must not matter, first weights aside
 rule = StopRule(*at(spoiled, 64, 2).valid.one_batch(), LossNetwork('squeezenet1_1', weights=None), every=2, patience=99)
 torch.manual_seed(1)
-table = nogan(at, spoiled, clean, root/name, Gen(), gan_critic(nf=4), plan=NoganPlan(64, 4, 0, 3, 1e-2, 3, 2e-3, 3, 1e-3, 80, 2, 2), rule=rule, cbs=Slow(), critic_thresh=2.)
+table = nogan(at, spoiled, clean, root/name, Gen(), gan_critic(nf=4), plan=NoganPlan(64, 4, 2, 3, 1e-2, 3, 2e-3, 3, 1e-3, 80, 2, 2), rule=rule, cbs=Slow(), critic_thresh=2.)
 table.drop(columns='time', errors='ignore').to_pickle(root/f'{name}.table')
 rule.table().to_pickle(root/f'{name}.looks')
 '''
@@ -58,7 +59,7 @@ def run(root, name, pause, kill_at=None):
 
 def test_killed_in_every_stage_comes_to_the_same_end(tmp_path):
     run(tmp_path, 'whole', 0)
-    for stage in ('2_generator.ck', 'rendered/coffee.png', '3_critic.ck', '4_duel.ck', '5_duel.ck'): run(tmp_path, 'broken', .3, stage)
+    for stage in ('1_frozen.ck', '2_generator.ck', 'rendered/coffee.png', '3_critic.ck', '4_duel.ck', '5_duel.ck'): run(tmp_path, 'broken', .3, stage)
     cut = torch.load(tmp_path/'broken'/'5_duel.ck', weights_only=True)
     assert cut['epoch']<cut['epochs'], 'killed too late to show anything'
     run(tmp_path, 'broken', 0)
