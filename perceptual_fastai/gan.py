@@ -83,19 +83,23 @@ def critic_learner(
     cbs = L(kwargs.pop('cbs', None))+RealOrFake()
     return Learner(dls, critic, loss_func=AdaptiveLoss(nn.BCEWithLogitsLoss()), metrics=accuracy_thresh_expand, wd=wd, cbs=cbs, **kwargs)
 
-# %% ../nbs/09_gan.ipynb #13c35b92
+# %% ../nbs/09_gan.ipynb #07e2acc2
 class FrozenStays(Callback):
     "Whoever does not train has no gradient and is in evaluation mode, so that nothing moves it; after validation goes on whose turn it was"
-    def before_fit(self): self.turn = None
+    def before_fit(self): self.turn,self.critic_steps,self.gen_steps = None,0,0
     def before_train(self): # fastai has put both into training mode, and its validation has made it the generator's turn
         gan = self.learn.gan_trainer
         gan.switch(gan.gen_mode if self.turn is None else self.turn)
     def after_train(self): self.turn = self.learn.gan_trainer.gen_mode
-    def to_checkpoint(self): return dict(turn=self.turn)
-    def from_checkpoint(self, state): self.turn = state['turn']
     def before_step(self):
-        gan = self.learn.model
-        for p in (gan.critic if self.learn.gan_trainer.gen_mode else gan.generator).parameters(): p.grad = None
+        gan,turn = self.learn.model,self.learn.gan_trainer.gen_mode
+        for p in (gan.critic if turn else gan.generator).parameters(): p.grad = None
+        self.critic_steps += not turn; self.gen_steps += turn
+    def after_epoch(self):
+        if self.learn.epoch==self.learn.n_epoch-1 and self.critic_steps and not self.gen_steps: _say('critic not ready', f'its loss never fell below critic_thresh={self.learn.adaptive_gan_switcher.critic_thresh}, so the generator had no step in {self.critic_steps}; train the critic longer alone, or raise the threshold')
+    def to_checkpoint(self): return {k:getattr(self, k) for k in ('turn','critic_steps','gen_steps')}
+    def from_checkpoint(self, state):
+        for k,v in state.items(): setattr(self, k, v)
 
 # %% ../nbs/09_gan.ipynb #a3655cea
 class CriticRate(Callback):
