@@ -2,8 +2,9 @@
 
 The reference is what notebooks write: the whole VGG16-BN, batch-norms kept, hooks that store outputs, float32, contiguous.
 Both get the same pictures and weights and must agree on the loss. Networks hold random numbers: time does not depend on them.
+On a GPU both run as PyTorch does by default, with TF32 in convolutions; they are compared without it.
 
-python benchmarks/feature_loss.py [--rounds N] [--compile]   prints tables; a reading belongs into benchmarks/results/
+python benchmarks/feature_loss.py [--rounds N] [--compile] [--few N ...]   prints tables; a reading belongs into benchmarks/results/
 python benchmarks/feature_loss.py --cost                      prints how cost grows with pixels and layers, as CSV
 """
 import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
@@ -67,8 +68,17 @@ def step(loss, pred, target, dtype=None):
     return out.item()
 
 
+def apart(ref, ours, pred, target):
+    "Relative difference of the two losses in float32, without the TF32 that a GPU rounds to"
+    cudnn = torch.backends.cudnn
+    before,cudnn.allow_tf32 = cudnn.allow_tf32,False
+    try: return abs(step(ours, pred, target)/step(ref, pred, target)-1)
+    finally: cudnn.allow_tf32 = before
+
+
 def compiled(loss):
-    "The same loss with its network compiled; compiling happens at the first call"
+    "The same loss with its network compiled, for one shape; compiling happens at the first call"
+    torch._dynamo.reset() # or the second shape would be compiled for any size
     loss.network.net.compile()
     return loss
 
@@ -78,13 +88,13 @@ def cost(rounds):
     print('kind,what,value,seconds')
     def median(loss, shape):
         pred,target = batch(shape)
-        step(loss, pred, target)
+        for _ in range(3): step(loss, pred, target)
         return statistics.median(seconds(lambda: step(loss, pred, target)) for _ in range(rounds))
     loss = FeatureLoss(LossNetwork('vgg16_bn', weights=None)).to(device)
-    for side in (64,96,128,192,256,320): print(f'pixels,4x3x{side}x{side},{4*side**2},{median(loss, (4,3,side,side)):.4f}')
+    for side in (64,96,128,192,256,320): print(f'pixels,4x3x{side}x{side},{4*side**2},{median(loss, (4,3,side,side)):.3g}')
     for i,name in enumerate(LossNetwork('vgg16_bn', 'pre_pool', None).layers):
         loss = FeatureLoss(LossNetwork('vgg16_bn', [name], None), (1.,), 0.).to(device)
-        print(f'layers,{name},{i+1},{median(loss, (4,3,128,128)):.4f}')
+        print(f'layers,{name},{i+1},{median(loss, (4,3,128,128)):.3g}')
 
 
 def seconds(f):
@@ -93,9 +103,10 @@ def seconds(f):
 
 
 def peak(which, shape):
-    "Peak memory of one step above that of the loaded networks, in MiB, in a process of its own"
+    "Peak memory of one step above that of the loaded networks, in MiB; on a CPU in a process of its own"
+    if device.type=='cuda': return measure_peak(which, shape)
     env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
-    r = subprocess.run([sys.executable, __file__, '--peak', which, *map(str, shape)], capture_output=True, text=True, check=True, env=env)
+    r = subprocess.run([sys.executable, __file__, '--peak', which, *map(str, shape)], stdout=subprocess.PIPE, text=True, check=True, env=env)
     return float(r.stdout.split()[-1])
 
 
@@ -105,52 +116,68 @@ def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/st
 def measure_peak(which, shape):
     ref,ours = both()
     pred,target = batch(shape)
+    run = lambda *xs: step(ref if which=='reference' else ours, *xs, torch.bfloat16 if which=='bf16' else None)
+    run(pred[:1,:,:32,:32], target[:1,:,:32,:32]) # what libraries set aside once is not counted
+    gc.collect()
     if device.type=='cuda':
         base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
-        step(ref if which=='reference' else ours, pred, target)
-        print((torch.cuda.max_memory_allocated()-base)/2**20)
-    else:
-        step(ref if which=='reference' else ours, pred[:1,:,:32,:32], target[:1,:,:32,:32])
-        gc.collect()
-        Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
-        base = status('VmRSS')
-        step(ref if which=='reference' else ours, pred, target)
-        print((status('VmHWM')-base)/1024)
+        run(pred, target)
+        return (torch.cuda.max_memory_allocated()-base)/2**20
+    Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
+    base = status('VmRSS')
+    run(pred, target)
+    return (status('VmHWM')-base)/1024
+
+
+def variants(shape, args):
+    "What is timed: {kind: step}; the reference and our loss in float32; how long the first compiled step took, if any"
+    ref,ours = both()
+    pred,target = batch(shape)
+    kinds = {'reference':lambda: step(ref, pred, target), 'float32':lambda: step(ours, pred, target),
+             'bf16':lambda: step(ours, pred, target, torch.bfloat16)}
+    for n in args.few:
+        part = FeatureLoss(ours.network, few=n)
+        kinds[f'bf16, {n} at a time'] = lambda part=part: step(part, pred, target, torch.bfloat16)
+    cold = None
+    if args.compile:
+        fast = compiled(both()[1])
+        run = lambda: step(fast, pred, target, torch.bfloat16)
+        try: cold,kinds['bf16 compiled'] = seconds(run),run
+        except Exception as e: print(f"compiling failed, the rest goes on: {type(e).__name__}: {str(e)[:500]}", file=sys.stderr) # each compiler has errors of its own
+    return kinds,apart(ref, ours, pred, target),cold
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--rounds', type=int, default=5, help='steps of each kind, interleaved; the median counts')
     p.add_argument('--compile', action='store_true', help='measure a compiled network too, cold and warm')
+    p.add_argument('--few', type=int, nargs='+', default=[], metavar='N', help='measure bf16 with the network looking at N pictures at a time, too')
     p.add_argument('--cost', action='store_true', help='how cost grows with pixels and layers')
     p.add_argument('--peak', nargs='+', help=argparse.SUPPRESS)
     args = p.parse_args()
-    if args.peak: return measure_peak(args.peak[0], tuple(map(int, args.peak[1:])))
+    sys.stdout.reconfigure(line_buffering=True) # what was measured is seen, whatever happens later
+    if args.peak: return print(measure_peak(args.peak[0], tuple(map(int, args.peak[1:]))))
     if args.cost: return cost(args.rounds)
-    name = torch.cuda.get_device_name() if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    name = f"{torch.cuda.get_device_name()}, TF32 in convolutions {'on' if torch.backends.cudnn.allow_tf32 else 'off'}" if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     print(f'{name}, torch {torch.__version__}, median of {args.rounds} interleaved steps\n')
     print('| shape | kind | loss / reference | seconds | speed-up |\n|---|---|---|---|---|')
+    off = []
     for shape in shapes:
-        ref,ours = both()
-        pred,target = batch(shape)
-        kinds = {'reference':lambda: step(ref, pred, target), 'float32':lambda: step(ours, pred, target),
-                 'bf16':lambda: step(ours, pred, target, torch.bfloat16)}
-        if args.compile:
-            fast = compiled(both()[1])
-            kinds['bf16 compiled'] = lambda: step(fast, pred, target, torch.bfloat16)
-            cold = seconds(kinds['bf16 compiled'])
+        kinds,far,cold = variants(shape, args)
+        off.append(far)
         value = {k:f() for k,f in kinds.items()}
         times = {k:[] for k in kinds}
-        for _ in range(args.rounds):
+        for i in range(args.rounds+2*(device.type=='cuda')): # a GPU's first ones don't count
             for k,f in kinds.items(): times[k].append(seconds(f))
-        med = {k:statistics.median(v) for k,v in times.items()}
-        for k in kinds: print(f"| {'x'.join(map(str,shape))} | {k} | {value[k]/value['reference']:.6f} | {med[k]:.3f} | {med['reference']/med[k]:.2f} |")
-        if args.compile: print(f"| {'x'.join(map(str,shape))} | first compiled step | | {cold:.1f} | |")
-        assert abs(value['float32']/value['reference']-1)<1e-4
-    print('\n| shape | reference MiB | ours MiB | ratio |\n|---|---|---|---|')
+        med = {k:statistics.median(v[-args.rounds:]) for k,v in times.items()}
+        for k in kinds: print(f"| {'x'.join(map(str,shape))} | {k} | {value[k]/value['reference']:.6f} | {med[k]:.3g} | {med['reference']/med[k]:.2f} |")
+        if cold: print(f"| {'x'.join(map(str,shape))} | first compiled step | | {cold:.1f} | |")
+    print('\n| shape | reference MiB | ours, float32 | ratio | ours, bf16 | ratio |\n|---|---|---|---|---|---|')
     for shape in shapes:
-        a,b = peak('reference', shape),peak('ours', shape)
-        print(f"| {'x'.join(map(str,shape))} | {a:.0f} | {b:.0f} | {b/a:.2f} |")
+        a,b,c = [peak(k, shape) for k in ('reference','float32','bf16')]
+        print(f"| {'x'.join(map(str,shape))} | {a:.0f} | {b:.0f} | {b/a:.2f} | {c:.0f} | {c/a:.2f} |")
+    print(f"\nIn float32 without TF32 the two losses differ by {max(off):.1g} of their value; allowed is 1e-4.")
+    if not max(off)<1e-4: sys.exit('the losses are not the same')
 
 
 if __name__=='__main__': main()

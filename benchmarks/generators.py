@@ -2,6 +2,7 @@
 
 The reference is the plain module, float32 and contiguous. Against it: channels_last, bf16 (autocast), and both; the fastest is marked.
 Every variant must agree with the reference on its output. Weights are random: time does not depend on them.
+On a GPU all run as PyTorch does by default, with TF32 in convolutions; they are compared without it.
 
 python benchmarks/generators.py [--rounds N] [--bs N] [--only NAME ...] [--kinds KIND ...]        prints tables; a reading belongs into benchmarks/results/
 """
@@ -78,40 +79,48 @@ def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/st
 
 
 def peak(what, name, kind, bs):
-    "Peak memory of one pass above that of the loaded generator, in MiB, in a process of its own"
+    "Peak memory of one pass above that of the loaded generator, in MiB; on a CPU in a process of its own"
+    if device.type=='cuda': return measure_peak(what, name, kind, bs)
     env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
-    r = subprocess.run([sys.executable, __file__, '--peak', what, name, kind, str(bs)], capture_output=True, text=True, check=True, env=env)
+    r = subprocess.run([sys.executable, __file__, '--peak', what, name, kind, str(bs)], stdout=subprocess.PIPE, text=True, check=True, env=env)
     return float(r.stdout.split()[-1])
 
 
 def measure_peak(what, name, kind, bs):
     model,x,y,dtype = setup(name, kind, bs)
     f = dict(train=train, infer=infer)[what]
+    infer(model, x[...,:32,:32], y, dtype)
+    gc.collect()
     if device.type=='cuda':
         base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
         f(model, x, y, dtype)
-        print((torch.cuda.max_memory_allocated()-base)/2**20)
-    else:
-        infer(model, x[...,:32,:32], y, dtype)
-        gc.collect()
-        Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
-        base = status('VmRSS')
-        f(model, x, y, dtype)
-        print((status('VmHWM')-base)/1024)
+        return (torch.cuda.max_memory_allocated()-base)/2**20
+    Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
+    base = status('VmRSS')
+    f(model, x, y, dtype)
+    return (status('VmHWM')-base)/1024
+
+
+def outputs(ready):
+    "What every kind makes of the same pictures, without the TF32 that a GPU rounds to"
+    cudnn = torch.backends.cudnn
+    before,cudnn.allow_tf32 = cudnn.allow_tf32,False
+    try: return {k:infer(*o) for k,o in ready.items()}
+    finally: cudnn.allow_tf32 = before
 
 
 def rates(name, bs, rounds, kinds):
     "Images per second of every kind: {kind: (inference, training)}"
     ready = {k:setup(name, k, bs) for k in kinds}
-    outs = {k:infer(*o) for k,o in ready.items()}
+    outs = outputs(ready)
     for k,o in outs.items():
         off = ((o-outs['reference']).norm()/outs['reference'].norm()).item()
-        assert off < (.05 if 'bf16' in k else 1e-3), f'{name}, {k}: {off:.4f} off the reference'
+        if not off < (.05 if 'bf16' in k else 1e-3): raise RuntimeError(f'{name}, {k}: {off:.4f} off the reference')
     for o in ready.values(): train(*o)
     times = {(k,f):[] for k in kinds for f in (infer, train)}
-    for _ in range(rounds):
+    for _ in range(rounds+2*(device.type=='cuda')): # a GPU's first ones don't count
         for k,f in times: times[k,f].append(seconds(f, *ready[k]))
-    return {k:tuple(bs/statistics.median(times[k,f]) for f in (infer, train)) for k in kinds}
+    return {k:tuple(bs/statistics.median(times[k,f][-rounds:]) for f in (infer, train)) for k in kinds}
 
 
 def main():
@@ -122,22 +131,24 @@ def main():
     p.add_argument('--kinds', nargs='+', default=list(kinds), choices=list(kinds), metavar='KIND', help='beside the reference; leave bf16 out where it is emulated, or wait')
     p.add_argument('--peak', nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args()
-    if args.peak: return measure_peak(*args.peak[:3], int(args.peak[3]))
-    name = torch.cuda.get_device_name() if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    if args.peak: return print(measure_peak(*args.peak[:3], int(args.peak[3])))
+    name = f"{torch.cuda.get_device_name()}, TF32 in convolutions {'on' if torch.backends.cudnn.allow_tf32 else 'off'}" if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     print(f'{name}, torch {torch.__version__}, batches of {args.bs}, {side}x{side} out, median of {args.rounds} interleaved passes; * is the fastest\n')
     print('| generator | kind | inference, images/s | / reference | training step, images/s | / reference |\n|---|---|---|---|---|---|')
-    best = {}
+    best,failed = {},[]
     for g in args.only:
-        r = rates(g, args.bs, args.rounds, list(dict.fromkeys(['reference', *args.kinds])))
+        try: r = rates(g, args.bs, args.rounds, list(dict.fromkeys(['reference', *args.kinds])))
+        except RuntimeError as e: failed.append(f'{g}: {e}'); continue # out of memory, or off the reference: the rest goes on
         best[g] = [max(r, key=lambda k: r[k][i]) for i in (0,1)]
         for k,v in r.items():
             cells = [f"{v[i]:.2f} | {v[i]/r['reference'][i]:.2f}{' *' if best[g][i]==k else ''}" for i in (0,1)]
             print(f"| {g} | {k} | {' | '.join(cells)} |", flush=True)
     print('\n| generator | parameters | multiply-adds, G | inference MiB: reference, fastest | training MiB: reference, fastest |\n|---|---|---|---|---|')
-    for g in args.only:
+    for g in best:
         mib = [f"{peak(w, g, 'reference', args.bs):.0f}, {peak(w, g, best[g][i], args.bs):.0f}" for i,w in enumerate(('infer','train'))]
         n = sum(p.numel() for p in generators[g][1]().parameters())
         print(f"| {g} | {n:,} | {multiply_adds(g)/1e9:.2f} | {mib[0]} | {mib[1]} |", flush=True)
+    if failed: sys.exit('\n'.join(['failed:', *failed]))
 
 
 if __name__=='__main__': main()
