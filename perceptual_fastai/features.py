@@ -199,7 +199,7 @@ class BlurPool(nn.Module):
         kernel = (self.taps[:,None]*self.taps)[None,None].to(x.dtype).expand(n,1,3,3)
         return F.conv2d(F.pad(x, (1,1+self.stride,1,1+self.stride), mode='replicate'), kernel, stride=self.stride, groups=n)[...,:h,:w]
 
-# %% ../nbs/03_features.ipynb #c766776c
+# %% ../nbs/03_features.ipynb #335ea88f
 class LossNetwork(nn.Module):
     "A frozen network with taps at named layers; takes ImageNet-normalised RGB"
     def __init__(self,
@@ -207,18 +207,19 @@ class LossNetwork(nn.Module):
         layers:list[str]|str|None=None, # Names, or 'pre_pool'; None for the usual three
         weights:str|Path|None='imagenet', # 'imagenet', 'learned' (the critic that comes with this library), a file, or None for random numbers; a module comes with its own
         seed:int=0, # For weights=None
-        antialias:bool=False, # Blur where max-pooling skips places? For networks of `archs`
+        antialias:bool=False, # Blur where max-pooling skips places? For networks of `archs`; a critic and MobileNet have no such place
     ):
         super().__init__()
+        if antialias and isinstance(arch, nn.Module): raise ValueError(f'antialias=True is for networks of {archs}; put BlurPool into {type(arch).__name__} yourself')
         if weights=='learned' and arch=='vgg16_bn': arch = 'critic' # the default is nobody's choice
         if isinstance(arch, nn.Module): self.arch,self.source,net = type(arch).__name__,'weights as given',_no_inplace(deepcopy(arch))
         else: self.arch,self.source,net = arch,_source(weights, seed),_build(arch, weights, seed)
+        if antialias: net = nn.Sequential(OrderedDict((k, BlurPool(m) if isinstance(m, nn.MaxPool2d) else m) for k,m in net.named_children()))
         mods = OrderedDict((k,m) for k,m in (net.named_modules() if not isinstance(net, nn.Sequential) else net.named_children()) if k)
         self.layer_names,self.layers = list(mods),_resolve(layers, list(mods), self.arch)
         if isinstance(net, nn.Sequential): net = nn.Sequential(OrderedDict(list(mods.items())[:1+max(map(self.layer_names.index, self.layers))]))
         self.net,self.taps = net.eval().requires_grad_(False),[mods[k] for k in self.layers]
         if not isinstance(arch, nn.Module): _unfold_inplace(self.net, self.taps)
-        if antialias: self.net = nn.Sequential(OrderedDict((k, BlurPool(m) if isinstance(m, nn.MaxPool2d) else m) for k,m in self.net.named_children()))
     def train(self, mode=True): return super().train(False) # a loss network never trains
     def __repr__(self): return f"LossNetwork({self.arch}, {self.source}, layers={self.layers})"
 
@@ -238,7 +239,7 @@ def _check_batch(net, x):
     if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'a batch of RGB pictures has shape (N,3,H,W); got {tuple(x.shape)}')
     if not x.is_floating_point(): raise ValueError(f'pictures must be floating point and ImageNet-normalised; got {x.dtype}')
 
-# %% ../nbs/03_features.ipynb #38220620
+# %% ../nbs/03_features.ipynb #f8b5398d
 @patch
 def features(self:LossNetwork,
     x:Tensor, # (N,3,H,W), ImageNet-normalised
@@ -255,6 +256,7 @@ def features(self:LossNetwork,
         except RuntimeError as e:
             if 'too small' not in str(e) and 'Kernel size' not in str(e): raise
             raise ValueError(f'{self!r} cannot take pictures of {tuple(x.shape[2:])} pixels, they are too small for its deepest layer') from e
+        if idle := [k for k,o in zip(self.layers, hooks.stored) if o is None]: raise ValueError(f'{self!r}: {idle} did not run, so there is nothing to see; choose layers that the forward pass uses')
         return list(hooks.stored)
 
 @patch
