@@ -31,30 +31,37 @@ def gram_matrix(
         if f.dtype in (torch.float16, torch.bfloat16): f = f.float()
         return f@f.transpose(1,2)/(c*h*w)
 
-# %% ../nbs/04_losses.ipynb #ea54e3d0
+# %% ../nbs/04_losses.ipynb #f3cd6b4f
+def _check_same(pred, target):
+    if pred.shape!=target.shape: raise ValueError(f'prediction {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape')
+    if not pred.numel(): raise ValueError(f'there is nothing to compare in a batch of shape {tuple(pred.shape)}')
+
 def feature_reconstruction(
     a:Tensor, # Features of the prediction, (N,C,H,W)
     b:Tensor, # Features of the target, same shape
 )->Tensor: # (N,)
     "Squared Euclidean distance divided by C*H*W: Johnson et al. (2016), eq. 2"
+    _check_same(a, b)
     return (a.float()-b.float()).pow(2).flatten(1).mean(1)
 
-# %% ../nbs/04_losses.ipynb #80f3f231
+# %% ../nbs/04_losses.ipynb #cd0a553b
 def style_reconstruction(
     a:Tensor, # Features of the prediction, (N,C,H,W)
     b:Tensor, # Features of the style, (N,C,H,W); height and width may differ
 )->Tensor: # (N,)
     "Squared Frobenius distance of the Gram matrices: Johnson et al. (2016), eq. 4"
+    if a.shape[:2]!=b.shape[:2]: raise ValueError(f'features {tuple(a.shape)} and {tuple(b.shape)} differ in pictures or channels')
     return (gram_matrix(a)-gram_matrix(b)).pow(2).sum((1,2))
 
-# %% ../nbs/04_losses.ipynb #70e345f9
+# %% ../nbs/04_losses.ipynb #171057db
 def total_variation(
     x:Tensor, # Pictures, (N,C,H,W)
 )->Tensor: # (N,), mean absolute step to the right plus mean absolute step down
     "How much neighbouring pixels differ: a smoothness term"
+    if min(x.shape[-2:])<2: raise ValueError(f'{tuple(x.shape[-2:])} pixels have no neighbours on both axes')
     return (x[...,1:]-x[...,:-1]).abs().flatten(1).mean(1) + (x[...,1:,:]-x[...,:-1,:]).abs().flatten(1).mean(1)
 
-# %% ../nbs/04_losses.ipynb #db18e55c
+# %% ../nbs/04_losses.ipynb #ec04f5ba
 def charbonnier_loss(
     input:Tensor, # Any shape
     target:Tensor, # Same shape
@@ -62,6 +69,8 @@ def charbonnier_loss(
     eps:float=1e-3, # Where L1's corner is rounded off
 )->Tensor: # A scalar, or the input's shape with 'none'
     "L1 with a rounded corner: sqrt((a-b)**2 + eps**2)"
+    if reduction not in ('mean','sum','none'): raise ValueError(f"reduction={reduction!r}; allowed are 'mean', 'sum' and 'none'")
+    _check_same(input, target)
     each = ((input-target).pow(2)+eps**2).sqrt()
     return each if reduction=='none' else getattr(each, reduction)()
 
@@ -85,10 +94,7 @@ class _FewAtATime(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, _): return ctx.saved_tensors[0]*grad.view(-1,1,1,1).to(ctx.saved_tensors[0].dtype),None,None,None
 
-# %% ../nbs/04_losses.ipynb #73033a8d
-def _check_same(pred, target):
-    if pred.shape!=target.shape: raise ValueError(f'prediction {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape')
-
+# %% ../nbs/04_losses.ipynb #db5a86fe
 def _check_range(target):
     lo,hi = target.min().item(),target.max().item()
     if not -10<lo<=hi<10: raise ValueError(f'the target has values from {lo:.4g} to {hi:.4g}; pictures must be ImageNet-normalised, which gives -2.2 to 2.7')
@@ -144,16 +150,19 @@ def _rows(self:PerceptualLoss, pred, target, known, grad, scale):
         g = torch.autograd.grad(rows.sum()*scale, pred)[0].div_(scale) if grad else None
     return rows.detach(),g
 
-# %% ../nbs/04_losses.ipynb #6e93eae2
+# %% ../nbs/04_losses.ipynb #c973a4ce
 @patch
 def forward(self:PerceptualLoss, pred, target):
     self._check(pred, target)
     pred,target = [o.as_subclass(Tensor) for o in (pred,target)]
     if self.seen is None: self.seen = _check_range(target) or True # once: on a GPU this waits for the data
+    if self.shift and self.shift>=min(pred.shape[-2:]): raise ValueError(f'shift={self.shift} may leave nothing of {tuple(pred.shape[-2:])} pixels')
     if self.shift and self.training and torch.is_grad_enabled(): # fastai validates without gradients and leaves the loss in training mode
         dy,dx = torch.randint(self.shift+1, (2,)).tolist()
         pred,target = pred[...,dy:,dx:],target[...,dy:,dx:]
     few = self.few or max(1, (2**16 if pred.device.type=='cpu' else 2**20)//(pred.shape[-1]*pred.shape[-2]))
+    if not torch.is_grad_enabled(): pred = pred.detach() # or a gradient would be worked out for nobody
+    elif target.requires_grad: raise ValueError('the target asks for a gradient, and only the prediction gets one; detach the target, or swap the two')
     loss,rows = _FewAtATime.apply(pred, target, self, few)
     self.parts = dict(zip(self.names, rows.mean(0)))
     return loss if self.reduction=='none' else getattr(loss, self.reduction)()
@@ -208,7 +217,7 @@ def terms(self:FeatureLoss,
         if w and self.gram_weight: out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
     return out
 
-# %% ../nbs/04_losses.ipynb #cdaf8c4b
+# %% ../nbs/04_losses.ipynb #9014e59b
 @patch
 @torch.no_grad()
 def auto_balance(self:FeatureLoss,
@@ -220,6 +229,7 @@ def auto_balance(self:FeatureLoss,
     "Set `layer_weights` and `gram_weight` from one batch so that terms contribute in given proportions; a layer of weight 0 stays off"
     if not 0<=min(feat, gram)<float('inf') or (gram and not feat): raise ValueError(f'feat={feat}, gram={gram}; both must be 0 or more, and Gram terms need feature terms, whose weights they share')
     if not self.pixel_weight or not any(self.layer_weights): raise ValueError(f'layer_weights={self.layer_weights}, pixel_weight={self.pixel_weight}; there must be a pixel term to measure by and a layer that is on')
+    self._check(pred, target)
     unit = FeatureLoss(self.network, [float(w>0) for w in self.layer_weights], 1., self.pixel_loss, self.pixel_weight, self.feature_loss)
     size = {k:v.mean().item() for k,v in unit.terms(pred.as_subclass(Tensor), target.as_subclass(Tensor)).items()}
     on = [i for i,w in enumerate(self.layer_weights) if w]
@@ -274,13 +284,14 @@ class LossParts(Callback):
         self.learn.metrics = self.learn.metrics.filter(lambda m: not isinstance(m, PartMetric)) + own
     def after_fit(self): self.learn.metrics = self.learn.metrics.filter(lambda m: not isinstance(m, PartMetric))
 
-# %% ../nbs/04_losses.ipynb #bafbe533
+# %% ../nbs/04_losses.ipynb #382f113e
 class MixedLoss(nn.Module):
     "A weighted sum of named losses, each `(pred, target) -> loss`; `parts` holds each weighted term"
     def __init__(self,
         **terms, # name=(weight, loss)
     ):
         super().__init__()
+        if bad := [k for k,v in terms.items() if not isinstance(v, (tuple,list)) or len(v)!=2]: raise ValueError(f'give terms as name=(weight, loss); {bad} are none')
         if any(not 0<=w<float('inf') for w,_ in terms.values()) or not any(w for w,_ in terms.values()): raise ValueError(f'give terms as name=(weight, loss) with weights of 0 or more and one above 0; got { {k:w for k,(w,_) in terms.items()} }')
         self.weights,self.losses = {k:w for k,(w,_) in terms.items()},{k:l for k,(_,l) in terms.items()}
         self.mods = nn.ModuleDict({k:l for k,l in self.losses.items() if isinstance(l, nn.Module)}) # so that .to() reaches them
