@@ -32,9 +32,9 @@ def luma(
     w = x.new_tensor([65.481, 128.553, 24.966])/255
     return (x*w[:,None,None]).sum(1, keepdim=True) + 16/255
 
-# %% ../nbs/05_metrics.ipynb #f789b54a
+# %% ../nbs/05_metrics.ipynb #4ef7dbff
 def _check(name, x, data_range):
-    if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'{name} must be RGB pictures of shape (N,3,H,W); got {tuple(x.shape)}')
+    if x.ndim!=4 or x.shape[1]!=3 or not x.numel(): raise ValueError(f'{name} must be RGB pictures of shape (N,3,H,W); got {tuple(x.shape)}')
     if not x.is_floating_point(): raise ValueError(f'{name} must be floating point in [0, {data_range:g}]; got {x.dtype}')
     if not torch.isfinite(x).all(): raise ValueError(f'{name} holds values that are not finite')
     lo,hi = x.min().item(),x.max().item()
@@ -42,7 +42,7 @@ def _check(name, x, data_range):
         raise ValueError(f'{name} has values from {lo:.4g} to {hi:.4g}; allowed are 0 to data_range={data_range:g}. '
                          'Take off the normalisation and clamp, or give the data_range')
 
-# %% ../nbs/05_metrics.ipynb #5a162f88
+# %% ../nbs/05_metrics.ipynb #af4cc3f9
 def to_space(
     x:Tensor, # (N,3,H,W), RGB in [0, data_range]
     y:Tensor, # Same shape
@@ -53,11 +53,11 @@ def to_space(
     "Both pictures checked, cropped and in the space where they are compared"
     if x.shape!=y.shape: raise ValueError(f'pictures of {tuple(x.shape)} and {tuple(y.shape)} differ in shape')
     if space not in ('rgb','y'): raise ValueError(f"space={space!r}; allowed are 'rgb' and 'y'")
+    x,y = [o.as_subclass(Tensor).detach() for o in (x,y)]
+    for name,o in (('x',x),('y',y)): _check(name, o, data_range)
     if not 0<=2*crop<min(x.shape[2:]): raise ValueError(f'crop={crop} leaves nothing of {tuple(x.shape[2:])} pixels')
     out = []
-    for name,o in (('x',x),('y',y)):
-        o = o.as_subclass(Tensor).detach()
-        _check(name, o, data_range)
+    for o in (x,y):
         if o.device.type=='mps': o = o.cpu() # has no double precision
         o = o.double()[..., crop:o.shape[2]-crop, crop:o.shape[3]-crop]/data_range
         out.append(luma(o) if space=='y' else o)
@@ -75,7 +75,7 @@ def psnr(
     a,b = to_space(x, y, space, crop, data_range)
     return -10*(a-b).pow(2).mean((1,2,3)).log10()
 
-# %% ../nbs/05_metrics.ipynb #8ff1a6c6
+# %% ../nbs/05_metrics.ipynb #bb7e1381
 def ssim(
     x:Tensor, # (N,3,H,W), RGB in [0, data_range]
     y:Tensor, # Same shape
@@ -84,12 +84,13 @@ def ssim(
     data_range:float=1., # The value of white
 )->Tensor: # (N,), 1 where the pictures are equal
     "Structural similarity (Wang et al., 2004): 11x11 Gaussian window, sigma 1.5, inside the picture only"
-    a,b = [o.float() for o in to_space(x, y, space, crop, data_range)] # 30 times faster than in float64, and right to 1e-5
+    a,b = to_space(x, y, space, crop, data_range)
+    if a.device.type=='cpu': a,b = a.float(),b.float() # 30 times faster than in float64, and right to 1e-5; a GPU would round to TF32
     if min(a.shape[2:])<11: raise ValueError(f'{tuple(a.shape[2:])} pixels are fewer than the 11x11 window')
-    _,full = structural_similarity_index_measure(a, b, data_range=1., reduction='none', return_full_image=True)
+    with torch.autocast(a.device.type, enabled=False): _,full = structural_similarity_index_measure(a, b, data_range=1., reduction='none', return_full_image=True)
     return full[...,5:-5,5:-5].mean((1,2,3)) # torchmetrics mirrors the picture at its border; the papers' windows stay inside
 
-# %% ../nbs/05_metrics.ipynb #8fea8083
+# %% ../nbs/05_metrics.ipynb #b8c13982
 def _normalise(x):
     mean,std = [x.new_tensor(o)[:,None,None] for o in imagenet_stats]
     return (x-mean)/std
@@ -102,11 +103,12 @@ def feature_distance(
     by_layer:bool=False, # One column per tap instead of their sum?
 )->Tensor: # (N,), at most 4 per tap; (N, taps) with `by_layer`
     "Squared distance of unit-length features, averaged over places, summed over taps"
-    a,b = [network.features(_normalise(o.float())) for o in to_space(x, y)]
+    a,b = [_normalise(o.float()) for o in to_space(x, y)]
+    with torch.autocast(a.device.type, enabled=False): a,b = network.features(a),network.features(b)
     each = torch.stack([(F.normalize(f, dim=1)-F.normalize(g, dim=1)).pow(2).sum(1).mean((1,2)) for f,g in zip(a,b)], 1)
     return each if by_layer else each.sum(1)
 
-# %% ../nbs/05_metrics.ipynb #a0281cf9
+# %% ../nbs/05_metrics.ipynb #c7b9a400
 def grid_energy(
     x:Tensor, # (N,3,H,W), RGB in [0, 1]
     y:Tensor, # The clean pictures, same shape
@@ -122,6 +124,7 @@ def grid_energy(
         window = torch.hann_window(h, dtype=o.dtype, device=o.device)[:,None]*torch.hann_window(w, dtype=o.dtype, device=o.device)
         power = torch.fft.fft2((o-o.mean((2,3), keepdim=True))*window).abs().pow(2)[:,0,::h//stride,::w//stride].flatten(1)
         out.append(power[:,1:].sum(1))
+    if not (out[1]>1e-20).all(): raise ValueError(f'a clean picture is flat at a period of {stride} pixels, so there is nothing to compare with')
     return out[0]/out[1]
 
 # %% ../nbs/05_metrics.ipynb #4c8d7dae
@@ -180,7 +183,7 @@ def to_image(
     mean,std = [x.new_tensor(o)[:,None,None] for o in stats]
     return (x*std+mean).clamp(0,1)
 
-# %% ../nbs/05_metrics.ipynb #cfce7157
+# %% ../nbs/05_metrics.ipynb #5c1e7ad8
 def image_metric(
     func, # A metric of this page: (x, y, **kwargs) -> (N,)
     name:str|None=None, # The column's title; the function's name if None
@@ -188,6 +191,9 @@ def image_metric(
     **kwargs, # Handed to `func`
 )->AvgMetric: # Mean over pictures of the validation set
     "A fastai metric that measures normalised batches in image space"
-    def f(pred, targ): return func(to_image(pred, stats), to_image(targ, stats), **kwargs).mean()
-    f.__name__ = name or func.__name__
-    return AvgMetric(f)
+    return AvgMetric(_InImageSpace(func, name or func.__name__, stats, kwargs))
+
+class _InImageSpace:
+    "A class, for pickle can't take a function of a function, and `Learner.export` pickles"
+    def __init__(self, metric, name, stats, kwargs): self.metric,self.__name__,self.stats,self.kwargs = metric,name,stats,kwargs
+    def __call__(self, pred, targ): return self.metric(to_image(pred, self.stats), to_image(targ, self.stats), **self.kwargs).mean()
