@@ -134,7 +134,7 @@ class Generator(nn.Module):
         return out + upsample(x, self.factor) if self.residual else out
     def extra_repr(self): return f'factor={self.factor}, residual={self.residual}'
 
-# %% ../nbs/06_generators.ipynb #9c16f198
+# %% ../nbs/06_generators.ipynb #9300f7e2
 def _same(ni, nf, ks, stride=1, bias=True): return nn.Conv2d(ni, nf, ks, stride, ks//2, bias=bias, padding_mode='replicate')
 
 class SRCNN(Generator):
@@ -158,10 +158,10 @@ class SRCNN(Generator):
 class Enlarge(nn.Module):
     "`upsample` as a layer"
     def __init__(self, factor): super().__init__(); self.factor = factor
-    def forward(self, x): return upsample(x, self.factor)
+    def forward(self, x): return upsample(x, self.factor).to(x.dtype) # what follows may hold half precision
     def extra_repr(self): return f'{self.factor}'
 
-# %% ../nbs/06_generators.ipynb #9b368546
+# %% ../nbs/06_generators.ipynb #a06bcbea
 class OnLuma(nn.Module):
     "A one-channel generator on the luma of normalised RGB; chroma is that of the enlarged input"
     pretrained = False
@@ -172,7 +172,7 @@ class OnLuma(nn.Module):
         if getattr(model, 'channels', 1)!=1: raise ValueError(f'OnLuma takes a model of one channel; {type(model).__name__} has {model.channels}')
         self.model,self.factor = model,model.factor
     def forward(self, x):
-        if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'OnLuma takes batches of shape (N,3,H,W); got {tuple(x.shape)}')
+        _check_batch(self, x, 3)
         mean,std = [x.new_tensor(o)[:,None,None] for o in imagenet_stats]
         y = (luma(x*std+mean)-.5)*4
         more = (self.model(y)-upsample(y, self.factor))/4*255/219
@@ -324,9 +324,11 @@ def at(self:MDSR,
     "The model for one factor"
     return AtFactor(self, factor)
 
-# %% ../nbs/06_generators.ipynb #96b30658
+# %% ../nbs/06_generators.ipynb #b7d3882b
 class PickScale(Callback):
     "Set the model's factor from each batch"
+    def before_fit(self):
+        if not hasattr(getattr(self.model, 'module', self.model), 'set_factor'): raise ValueError(f'PickScale needs a model with `set_factor`, like MDSR; {type(self.model).__name__} has none')
     def before_batch(self):
         if not self.yb: return
         (h,w),(H,W) = self.x.shape[2:],self.y.shape[2:]
