@@ -232,14 +232,19 @@ def _build(arch, weights, seed):
     if weights=='learned': raise ValueError(f"weights='learned' belong to the critic, not to {arch}; give arch='critic'")
     return nn.Sequential(_named_features(torchvision_model(arch, weights, seed), arch))
 
-# %% ../nbs/03_features.ipynb #e4fa1adb
+# %% ../nbs/03_features.ipynb #a82dff1f
 def _plain(x): return x.as_subclass(Tensor) if type(x) is not Tensor else x
+
+def _lay_out(net):
+    "Weights in the pictures' layout, once; cuDNN would copy each of them in every call"
+    w = next((p for p in net.parameters() if p.ndim==4), None)
+    if w is not None and not w.is_contiguous(memory_format=torch.channels_last): net.to(memory_format=torch.channels_last)
 
 def _check_batch(net, x):
     if x.ndim!=4 or x.shape[1]!=3: raise ValueError(f'a batch of RGB pictures has shape (N,3,H,W); got {tuple(x.shape)}')
     if not x.is_floating_point(): raise ValueError(f'pictures must be floating point and ImageNet-normalised; got {x.dtype}')
 
-# %% ../nbs/03_features.ipynb #f8b5398d
+# %% ../nbs/03_features.ipynb #a7534a1a
 @patch
 def features(self:LossNetwork,
     x:Tensor, # (N,3,H,W), ImageNet-normalised
@@ -250,6 +255,7 @@ def features(self:LossNetwork,
     if (p := next(self.net.parameters(), None)) is not None:
         if p.device!=x.device: self.to(x.device)
         x = x.to(p.dtype)
+    if x.is_cuda: _lay_out(self.net)
     x = x.contiguous(memory_format=torch.channels_last) # convolutions run faster on it, on CPU and GPU
     with hook_outputs(self.taps, detach=False) as hooks:
         try: self.net(x)
