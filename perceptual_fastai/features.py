@@ -107,10 +107,14 @@ def torchvision_model(
         model = torchvision.models.get_model(arch, weights=None)
     return model if weights is None else load_weights(model, weights)
 
-# %% ../nbs/03_features.ipynb #ceb2a582
+# %% ../nbs/03_features.ipynb #cd508ebd
 class Dense(nn.Module):
     "Two 3x3 convolutions; what comes out is put beside what came in"
-    def __init__(self, n): super().__init__(); self.body = nn.Sequential(nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2), nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2))
+    def __init__(self,
+        n:int, # Channels that come in; twice as many come out
+    ):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2), nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2))
     def forward(self, x): return torch.cat([x, self.body(x)], 1)
 
 def _halve(ni, nf): return nn.Sequential(nn.Conv2d(ni,nf,4,2,1), nn.LeakyReLU(.2))
@@ -199,7 +203,7 @@ class BlurPool(nn.Module):
         kernel = (self.taps[:,None]*self.taps)[None,None].to(x.dtype).expand(n,1,3,3)
         return F.conv2d(F.pad(x, (1,1+self.stride,1,1+self.stride), mode='replicate'), kernel, stride=self.stride, groups=n)[...,:h,:w]
 
-# %% ../nbs/03_features.ipynb #335ea88f
+# %% ../nbs/03_features.ipynb #230ad057
 class LossNetwork(nn.Module):
     "A frozen network with taps at named layers; takes ImageNet-normalised RGB"
     def __init__(self,
@@ -210,6 +214,7 @@ class LossNetwork(nn.Module):
         antialias:bool=False, # Blur where max-pooling skips places? For networks of `archs`; a critic and MobileNet have no such place
     ):
         super().__init__()
+        self.antialias = antialias
         if antialias and isinstance(arch, nn.Module): raise ValueError(f'antialias=True is for networks of {archs}; put BlurPool into {type(arch).__name__} yourself')
         if weights=='learned' and arch=='vgg16_bn': arch = 'critic' # the default is nobody's choice
         if isinstance(arch, nn.Module): self.arch,self.source,net = type(arch).__name__,'weights as given',_no_inplace(deepcopy(arch))
@@ -221,7 +226,7 @@ class LossNetwork(nn.Module):
         self.net,self.taps = net.eval().requires_grad_(False),[mods[k] for k in self.layers]
         if not isinstance(arch, nn.Module): _unfold_inplace(self.net, self.taps)
     def train(self, mode=True): return super().train(False) # a loss network never trains
-    def __repr__(self): return f"LossNetwork({self.arch}, {self.source}, layers={self.layers})"
+    def __repr__(self): return f"LossNetwork({self.arch}, {self.source}, layers={self.layers}{', antialiased' if self.antialias else ''})"
 
 # %% ../nbs/03_features.ipynb #25e70ac3
 def _source(weights, seed): return f'random weights (seed {seed})' if weights is None else {'imagenet':'ImageNet weights', 'learned':'learned weights, bundled'}[weights] if weights in ('imagenet','learned') else f'weights of {Path(weights).name}'

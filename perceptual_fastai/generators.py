@@ -134,7 +134,7 @@ class Generator(nn.Module):
         return out + upsample(x, self.factor) if self.residual else out
     def extra_repr(self): return f'factor={self.factor}, residual={self.residual}'
 
-# %% ../nbs/06_generators.ipynb #9300f7e2
+# %% ../nbs/06_generators.ipynb #d7375bb9
 def _same(ni, nf, ks, stride=1, bias=True): return nn.Conv2d(ni, nf, ks, stride, ks//2, bias=bias, padding_mode='replicate')
 
 class SRCNN(Generator):
@@ -157,7 +157,11 @@ class SRCNN(Generator):
 
 class Enlarge(nn.Module):
     "`upsample` as a layer"
-    def __init__(self, factor): super().__init__(); self.factor = factor
+    def __init__(self,
+        factor:int, # Output side over input side
+    ):
+        super().__init__()
+        self.factor = factor
     def forward(self, x): return upsample(x, self.factor).to(x.dtype) # what follows may hold half precision
     def extra_repr(self): return f'{self.factor}'
 
@@ -178,7 +182,7 @@ class OnLuma(nn.Module):
         more = (self.model(y)-upsample(y, self.factor))/4*255/219
         return upsample(x, self.factor) + more/std
 
-# %% ../nbs/06_generators.ipynb #996e79a2
+# %% ../nbs/06_generators.ipynb #3ca2bb7f
 def _norm(norm, n): return [dict(batch=nn.BatchNorm2d, instance=lambda n: nn.InstanceNorm2d(n, affine=True))[norm](n)] if norm else []
 
 def _conv(ni, nf, ks, norm, stride=1, act=True):
@@ -186,7 +190,12 @@ def _conv(ni, nf, ks, norm, stride=1, act=True):
 
 class TransformBlock(nn.Module):
     "conv, norm, ReLU, conv, norm, plus the input"
-    def __init__(self, n, norm): super().__init__(); self.body = nn.Sequential(_conv(n, n, 3, norm), _conv(n, n, 3, norm, act=False))
+    def __init__(self,
+        n:int, # Channels
+        norm:str|None, # 'batch', 'instance' or None
+    ):
+        super().__init__()
+        self.body = nn.Sequential(_conv(n, n, 3, norm), _conv(n, n, 3, norm, act=False))
     def forward(self, x): return x + self.body(x)
 
 # %% ../nbs/06_generators.ipynb #77405cef
@@ -233,12 +242,18 @@ class TransformNet(Generator):
         x = F.pad(x, (0, max(least-w, -w%to), 0, max(least-h, -h%to)), mode='replicate') if min(h, w)<least or h%to or w%to else x
         return self.last(self.layers(x))[...,:h*f,:w*f]
 
-# %% ../nbs/06_generators.ipynb #56c8305a
+# %% ../nbs/06_generators.ipynb #08294c40
 def _zeros(ni, nf, ks=3): return nn.Conv2d(ni, nf, ks, padding=ks//2)
 
 class EDSRBlock(nn.Module):
     "conv, ReLU, conv, times `scale`, plus the input"
-    def __init__(self, n, scale=1., ks=3): super().__init__(); self.scale,self.body = scale,nn.Sequential(_zeros(n, n, ks), nn.ReLU(True), _zeros(n, n, ks))
+    def __init__(self,
+        n:int, # Channels
+        scale:float=1., # Of what is added
+        ks:int=3, # Side of both kernels
+    ):
+        super().__init__()
+        self.scale,self.body = scale,nn.Sequential(_zeros(n, n, ks), nn.ReLU(True), _zeros(n, n, ks))
     def forward(self, x): return x + self.scale*self.body(x)
 
 class Skip(nn.Sequential):
@@ -298,7 +313,7 @@ class MDSR(Generator):
         if residual: _zero_last(self)
     def net(self, x): return self.tail(self.ups[str(self.factor)](self.body(self.pre[str(self.factor)](self.head(x)))))
 
-# %% ../nbs/06_generators.ipynb #05c9480b
+# %% ../nbs/06_generators.ipynb #3da2260b
 @patch
 def set_factor(self:MDSR,
     factor:int, # One of `factors`
@@ -314,7 +329,13 @@ def forward(self:MDSR, x, factor=None):
 
 class AtFactor(nn.Module):
     "An `MDSR` at one of its factors; the weights are its own"
-    def __init__(self, model, factor): super().__init__(); model.set_factor(factor); self.model,self.factor = model,factor
+    def __init__(self,
+        model:MDSR, # Shared, not copied
+        factor:int, # One of its factors
+    ):
+        super().__init__()
+        model.set_factor(factor)
+        self.model,self.factor = model,factor
     def forward(self, x): return self.model(x, self.factor)
 
 @patch
