@@ -74,14 +74,14 @@ def psnr(
     a,b = to_space(x, y, space, crop, data_range)
     return -10*(a-b).pow(2).mean((1,2,3)).log10()
 
-# %% ../nbs/05_metrics.ipynb #aaff45a3
+# %% ../nbs/05_metrics.ipynb #98ae0603
 def _window(x):
     "Gaussian mean of every 11x11 places, sigma 1.5: one axis after the other"
     w = torch.exp(-torch.arange(-5,6, dtype=torch.float64)**2/(2*1.5**2))
     for axis in (2,3): x = sum(k*x.narrow(axis, i, x.shape[axis]-10) for i,k in enumerate((w/w.sum()).tolist()))
     return x
 
-#| export
+# %% ../nbs/05_metrics.ipynb #f572ed4e
 def ssim(
     x:Tensor, # (N,3,H,W), RGB in [0, data_range]
     y:Tensor, # Same shape
