@@ -7,7 +7,9 @@ __all__ = ['gram_matrix', 'feature_reconstruction', 'style_reconstruction', 'tot
            'PerceptualLoss', 'FeatureLoss', 'LayerLoss', 'PartMetric', 'LossParts', 'MixedLoss', 'srcnn_loss',
            'OfPrediction']
 
-# %% ../nbs/04_losses.ipynb #725fcc40
+# %% ../nbs/04_losses.ipynb #2c8013e3
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -94,10 +96,11 @@ class _FewAtATime(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, _): return ctx.saved_tensors[0]*grad.view(-1,1,1,1).to(ctx.saved_tensors[0].dtype),None,None,None
 
-# %% ../nbs/04_losses.ipynb #db5a86fe
+# %% ../nbs/04_losses.ipynb #77a4a2e6
 def _check_range(target):
     lo,hi = target.min().item(),target.max().item()
     if not -10<lo<=hi<10: raise ValueError(f'the target has values from {lo:.4g} to {hi:.4g}; pictures must be ImageNet-normalised, which gives -2.2 to 2.7')
+    if 0<=lo<hi<=1: warnings.warn(f'the target has values from {lo:.2g} to {hi:.2g}, as pictures have before normalisation; the network expects ImageNet-normalised ones, which `pair_dls` makes')
 
 # %% ../nbs/04_losses.ipynb #51bc7c09
 class PerceptualLoss(nn.Module):
