@@ -57,7 +57,7 @@ def _zero_last(unet):
         (last.weight_g if hasattr(last, 'weight_g') else last.weight).zero_()
         last.bias.zero_()
 
-# %% ../nbs/06_generators.ipynb #80b5c64c
+# %% ../nbs/06_generators.ipynb #a50fe965
 def unet(
     arch='resnet34', # Name of a torchvision network, or its function
     weights:str|Path|None='imagenet', # Encoder weights: 'imagenet', a file, or None for random numbers, asked for by name
@@ -70,6 +70,8 @@ def unet(
     seed:int=0, # For everything random: the decoder and, with weights=None, the encoder
 )->Unet: # (N,3,H,W) -> (N,3,H,W), both ImageNet-normalised
     "A U-Net on a recognition network: the course's generator"
+    if norm_type is not None and not isinstance(norm_type, NormType): raise ValueError(f'norm_type={norm_type!r}; allowed are None and NormType.{", NormType.".join(o.name for o in NormType)}')
+    if len(L(size))!=2 or min(size)<32: raise ValueError(f'size={size!r}; give two sides of 32 pixels or more')
     if residual and y_range is not None: raise ValueError('residual=True starts at the input, which y_range would squash; give one of them')
     arch = arch if isinstance(arch, str) else arch.__name__
     enc = encoder(arch, weights, seed)
@@ -101,16 +103,19 @@ def upsample(
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x # there is no such filter in half precision
     return F.interpolate(x, scale_factor=factor, mode='bicubic', antialias=True) # `antialias` is what makes a = -0.5
 
-# %% ../nbs/06_generators.ipynb #ea0b80a1
+# %% ../nbs/06_generators.ipynb #e7c3124f
 def _keeps_args(cls, init):
     "`init` of `cls`, which leaves its arguments in `args`"
     @wraps(init)
     def keep(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        if type(self) is not cls: return # called by a class that has arguments of its own
         given = signature(init).bind(self, *args, **kwargs); given.apply_defaults()
-        self.args = dict(list(given.arguments.items())[1:])
+        for k,least in (('blocks',0), ('features',1)): _check_count(k, given.arguments.get(k), least)
+        init(self, *args, **kwargs)
+        if type(self) is cls: self.args = dict(list(given.arguments.items())[1:]) # else it was called by a class that has arguments of its own
     return keep
+
+def _check_count(name, n, least):
+    if not all(isinstance(o, int) and not isinstance(o, bool) and o>=least for o in L(n)): raise ValueError(f'{name}={n!r}; allowed are whole numbers of {least} or more')
 
 # %% ../nbs/06_generators.ipynb #e1ebfb71
 class Generator(nn.Module):
