@@ -7,7 +7,7 @@ On a GPU both run as PyTorch does by default, with TF32 in convolutions; they ar
 python benchmarks/feature_loss.py [--rounds N] [--compile] [--few N ...]   prints tables; a reading belongs into benchmarks/results/
 python benchmarks/feature_loss.py --cost                      prints how cost grows with pixels and layers, as CSV
 """
-import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
+import argparse, statistics, sys, warnings
 from pathlib import Path
 
 warnings.simplefilter('ignore', FutureWarning)
@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import vgg16_bn
 
+from measure import device, device_name, in_own_process, peak_memory, seconds, without_tf32
 from perceptual_fastai.features import LossNetwork
 from perceptual_fastai.losses import FeatureLoss
 
 shapes = [(8,3,128,128), (4,3,256,256)]
-device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 class Reference(torch.nn.Module):
@@ -64,16 +64,12 @@ def step(loss, pred, target, dtype=None):
     pred = pred.detach().requires_grad_()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): out = loss(pred, target)
     out.backward()
-    if device.type=='cuda': torch.cuda.synchronize()
     return out.item()
 
 
 def exact(loss, pred, target):
     "A step in float32, without the TF32 that a GPU's convolutions round to"
-    cudnn = torch.backends.cudnn
-    before,cudnn.allow_tf32 = cudnn.allow_tf32,False
-    try: return step(loss, pred, target)
-    finally: cudnn.allow_tf32 = before
+    with without_tf32(): return step(loss, pred, target)
 
 
 def compiled(loss):
@@ -97,20 +93,9 @@ def cost(rounds):
         print(f'layers,{name},{i+1},{median(loss, (4,3,128,128)):.3g}')
 
 
-def seconds(f):
-    start = time.perf_counter(); f()
-    return time.perf_counter()-start
-
-
 def peak(which, shape):
     "Peak memory of one step above that of the loaded networks, in MiB; on a CPU in a process of its own"
-    if device.type=='cuda': return measure_peak(which, shape)
-    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
-    r = subprocess.run([sys.executable, __file__, '--peak', which, *map(str, shape)], stdout=subprocess.PIPE, text=True, check=True, env=env)
-    return float(r.stdout.split()[-1])
-
-
-def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+    return measure_peak(which, shape) if device.type=='cuda' else in_own_process(__file__, '--peak', which, *shape)[0]
 
 
 def measure_peak(which, shape):
@@ -118,15 +103,7 @@ def measure_peak(which, shape):
     pred,target = batch(shape)
     run = lambda *xs: step(ref if which=='reference' else ours, *xs, torch.bfloat16 if which=='bf16' else None)
     run(pred[:1,:,:32,:32], target[:1,:,:32,:32]) # what libraries set aside once is not counted
-    gc.collect()
-    if device.type=='cuda':
-        base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
-        run(pred, target)
-        return (torch.cuda.max_memory_allocated()-base)/2**20
-    Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
-    base = status('VmRSS')
-    run(pred, target)
-    return (status('VmHWM')-base)/1024
+    return peak_memory(lambda: run(pred, target))/2**20
 
 
 def variants(shape, args):
@@ -159,8 +136,7 @@ def main():
     sys.stdout.reconfigure(line_buffering=True) # what was measured is seen, whatever happens later
     if args.peak: return print(measure_peak(args.peak[0], tuple(map(int, args.peak[1:]))))
     if args.cost: return cost(args.rounds)
-    name = f"{torch.cuda.get_device_name()}, TF32 in convolutions {'on' if torch.backends.cudnn.allow_tf32 else 'off'}" if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    print(f'{name}, torch {torch.__version__}, median of {args.rounds} interleaved steps\n')
+    print(f'{device_name()}, median of {args.rounds} interleaved steps\n')
     print('| shape | kind | loss / reference | seconds | speed-up |\n|---|---|---|---|---|')
     off = []
     for shape in shapes:

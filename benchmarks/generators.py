@@ -6,18 +6,17 @@ On a GPU all run as PyTorch does by default, with TF32 in convolutions; they are
 
 python benchmarks/generators.py [--rounds N] [--bs N] [--only NAME ...] [--kinds KIND ...]        prints tables; a reading belongs into benchmarks/results/
 """
-import argparse, gc, os, platform, re, statistics, subprocess, sys, time, warnings
-from pathlib import Path
+import argparse, statistics, sys, warnings
 
 warnings.simplefilter('ignore', FutureWarning)
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from measure import device, device_name, in_own_process, peak_memory, seconds, without_tf32
 from perceptual_fastai.generators import EDSR, MDSR, SRCNN, TransformNet, unet
 
 side = 256
-device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 generators = { # name: (input side, how to make it)
     'U-Net ResNet34':       (256, lambda: unet('resnet34', None, size=(side,side))),
     'TransformNet style':   (256, lambda: TransformNet(1)),
@@ -46,13 +45,8 @@ def setup(name, kind, bs):
     return make().to(device, memory_format=layout),x.to(device, memory_format=layout),y.to(device),dtype
 
 
-def sync():
-    if device.type=='cuda': torch.cuda.synchronize()
-
-
 def infer(model, x, y, dtype):
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): out = model.eval()(x)
-    sync()
     return out.float()
 
 
@@ -60,12 +54,6 @@ def train(model, x, y, dtype):
     model.train().zero_grad()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None): loss = F.l1_loss(model(x).float(), y)
     loss.backward()
-    sync()
-
-
-def seconds(f, *args):
-    start = time.perf_counter(); f(*args)
-    return time.perf_counter()-start
 
 
 def multiply_adds(name):
@@ -75,38 +63,21 @@ def multiply_adds(name):
     return count.get_total_flops()/2
 
 
-def status(key): return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
-
-
 def peak(what, name, kind, bs):
     "Peak memory of one pass above that of the loaded generator, in MiB; on a CPU in a process of its own"
-    if device.type=='cuda': return measure_peak(what, name, kind, bs)
-    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_':'65536'} # so that what is freed goes back at once and what is used shows
-    r = subprocess.run([sys.executable, __file__, '--peak', what, name, kind, str(bs)], stdout=subprocess.PIPE, text=True, check=True, env=env)
-    return float(r.stdout.split()[-1])
+    return measure_peak(what, name, kind, bs) if device.type=='cuda' else in_own_process(__file__, '--peak', what, name, kind, bs)[0]
 
 
 def measure_peak(what, name, kind, bs):
     model,x,y,dtype = setup(name, kind, bs)
     f = dict(train=train, infer=infer)[what]
     infer(model, x[...,:32,:32], y, dtype)
-    gc.collect()
-    if device.type=='cuda':
-        base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
-        f(model, x, y, dtype)
-        return (torch.cuda.max_memory_allocated()-base)/2**20
-    Path('/proc/self/clear_refs').write_text('5') # Linux: the peak starts anew
-    base = status('VmRSS')
-    f(model, x, y, dtype)
-    return (status('VmHWM')-base)/1024
+    return peak_memory(lambda: f(model, x, y, dtype))/2**20
 
 
 def outputs(ready):
     "What every kind makes of the same pictures, without the TF32 that a GPU rounds to"
-    cudnn = torch.backends.cudnn
-    before,cudnn.allow_tf32 = cudnn.allow_tf32,False
-    try: return {k:infer(*o) for k,o in ready.items()}
-    finally: cudnn.allow_tf32 = before
+    with without_tf32(): return {k:infer(*o) for k,o in ready.items()}
 
 
 def rates(name, bs, rounds, kinds):
@@ -119,7 +90,7 @@ def rates(name, bs, rounds, kinds):
     for o in ready.values(): train(*o)
     times = {(k,f):[] for k in kinds for f in (infer, train)}
     for _ in range(rounds+2*(device.type=='cuda')): # a GPU's first ones don't count
-        for k,f in times: times[k,f].append(seconds(f, *ready[k]))
+        for k,f in times: times[k,f].append(seconds(lambda: f(*ready[k])))
     return {k:tuple(bs/statistics.median(times[k,f][-rounds:]) for f in (infer, train)) for k in kinds}
 
 
@@ -132,8 +103,7 @@ def main():
     p.add_argument('--peak', nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.peak: return print(measure_peak(*args.peak[:3], int(args.peak[3])))
-    name = f"{torch.cuda.get_device_name()}, TF32 in convolutions {'on' if torch.backends.cudnn.allow_tf32 else 'off'}" if device.type=='cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    print(f'{name}, torch {torch.__version__}, batches of {args.bs}, {side}x{side} out, median of {args.rounds} interleaved passes; * is the fastest\n')
+    print(f'{device_name()}, batches of {args.bs}, {side}x{side} out, median of {args.rounds} interleaved passes; * is the fastest\n')
     print('| generator | kind | inference, images/s | / reference | training step, images/s | / reference |\n|---|---|---|---|---|---|')
     best,failed = {},[]
     for g in args.only:
