@@ -22,7 +22,6 @@ from PIL import Image
 
 from fastai.torch_core import default_device
 from fastcore.basics import patch
-from fastcore.script import Param
 
 from .crappify import Crappifier, downscale, jpeg
 from .features import LossNetwork
@@ -638,7 +637,7 @@ def _until_stopped():
 
 # %% ../nbs/14_app.ipynb #c06422c5
 def app(
-    model:Param('Model files, or names of models that come with the library; all of these if not given', str, nargs='*')=None,
+    model:list=None, # Model files, or names of models that come with the library; all of these if not given
     host:str='127.0.0.1', # 0.0.0.0 lets others in
     port:int=None, # The first that is free from 7860 on if not given
     device:str=None, # cpu, cuda, ...; a GPU if there is one

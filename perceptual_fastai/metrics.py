@@ -133,6 +133,22 @@ def _pixels(o):
     im = open_photo(o) if isinstance(o, (str, Path)) else to_rgb(o)
     return torch.from_numpy(np.array(im)).permute(2,0,1)[None].float()/255
 
+def _resized(a, hw): return F.interpolate(a, hw, mode='bicubic', antialias=True).clamp(0,1)
+
+def _fitted(a, b):
+    "`a` and `b` at one size, and what was done for it"
+    (h,w),(H,W) = a.shape[2:],b.shape[2:]
+    if (h,w)==(H,W):
+        return a,b,''
+    ways = []
+    if abs(w/h*H-W) <= W/min(w,h)+1:
+        ways.append((_resized(a, (H,W)), b, f'resized from {w}x{h} to {W}x{H}'))
+    if 0<=H-h<16 and 0<=W-w<16:
+        ways.append((a, b[...,:h,:w], f'compared on {w}x{h} of {W}x{H}'))
+    if not ways:
+        raise ValueError(f'{w}x{h} pixels, the clean one has {W}x{H}: they differ in shape')
+    return max(ways, key=lambda o: psnr(*o[:2]).mean())
+
 def _measure(a, b, crop, network):
     row = {f'{k}_{s}':f(a, b, s, crop).mean().item() for s in ('rgb','y') for k,f in (('psnr',psnr),('ssim',ssim))}
     return row | ({'feature':feature_distance(a, b, network).mean().item()} if network else {})
@@ -145,7 +161,9 @@ def score(
     network:LossNetwork|None=None, # Measures the feature distance, if given
 )->dict: # psnr_rgb, ssim_rgb, psnr_y, ssim_y, and feature with a network
     "Print PSNR and SSIM on RGB and on luma, with their convention, and return them"
-    row = _measure(_pixels(restored), _pixels(clean), crop, network)
+    a,b,how = _fitted(_pixels(restored), _pixels(clean))
+    row = _measure(a, b, crop, network)
+    if how: print(f'{how}:')
     print(f"RGB {row['psnr_rgb']:.2f} dB / {row['ssim_rgb']:.4f}   Y {row['psnr_y']:.2f} dB / {row['ssim_y']:.4f}   "
           f'(data range 1, Y of BT.601 in studio range, crop {crop}, SSIM 11x11 Gaussian 1.5)')
     if network: print(f"feature distance {row['feature']:.4f} by {network}")
@@ -158,17 +176,20 @@ def score_folder(
     csv:str|Path|None=None, # Where the table goes, if anywhere
     crop:int=0, # Border left out of PSNR and SSIM, in pixels
     network:LossNetwork|None=None, # Measures the feature distance, if given
-)->pd.DataFrame: # A row per photo; `attrs['failed']` holds (file, reason)
+)->pd.DataFrame: # A row per photo; `attrs['failed']` and `attrs['fitted']` hold (file, what about it)
     "Score two folders photo by photo; a pair that can't be compared is reported, the rest goes on; reports and notes beside the photos are left alone"
-    rows,failed,bad,good = [],[],by_stem(restored, images=False),by_stem(clean)
+    rows,fitted,failed,bad,good = [],[],[],by_stem(restored, images=False),by_stem(clean)
     bad = {k:f for k,f in bad.items() if k in good or f.suffix.lower() in Image.registered_extensions()}
     for k in sorted({**bad, **good}):
         if k not in bad or k not in good: failed.append((bad.get(k) or good[k], f"no {'clean' if k in bad else 'restored'} photo of this name")); continue
         a,b = bad[k],good[k]
-        try: rows.append({'photo':b.relative_to(clean).with_suffix('').as_posix(), **_measure(_pixels(a), _pixels(b), crop, network)})
+        try:
+            x,y,how = _fitted(_pixels(a), _pixels(b))
+            rows.append({'photo':b.relative_to(clean).with_suffix('').as_posix(), **_measure(x, y, crop, network)})
+            if how: fitted.append((a, how))
         except ValueError as e: failed.append((a, str(e).removeprefix(f'{a}: ')))
     table = pd.DataFrame(rows)
-    table.attrs['failed'] = failed
+    table.attrs.update(failed=failed, fitted=fitted)
     if csv: write_whole(Path(csv), lambda p: table.to_csv(p, index=False))
     return table
 

@@ -139,10 +139,10 @@ def enhance_image(
 
 # %% ../nbs/08b_picture_files.ipynb #de2a91a1
 def _deep_png(data):
-    from torchvision.io import ImageReadMode, decode_image # here, because few files need it
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # torchvision's, about where its decoders will live
-        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED).permute(1,2,0).numpy()
+    "Read by libvips, which refuses what is damaged; torchvision's decoder crashes on it and takes the process along"
+    import pyvips # here, because few files need it
+    try: return pyvips.Image.pngload_buffer(data, fail_on='warning').numpy()
+    except pyvips.Error as e: raise ValueError(f'damaged: {" ".join(str(e).split())}') from None
 
 def _deep_colour(path, im):
     "(H,W,C) of uint16 where the file holds more than Pillow gives, else None"

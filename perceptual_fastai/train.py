@@ -16,7 +16,6 @@ from torch import nn
 
 from fastai.callback.schedule import *
 from fastai.torch_core import set_seed
-from fastcore.script import store_true
 
 from .crappify import Crappifier
 from .demo import _dls_at, _fingerprint, _loss_network, _pairs, _scored, _side, plot_losses
@@ -91,7 +90,7 @@ def train(
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoint; the same again goes on after a break
     preset:str='lesson7', # What to undo: lesson7, deblur, or x2, x3, x4, x8 to enlarge
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
-    pretrained:store_true=False, # Begin a U-Net with ImageNet weights (a download)?
+    pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='features', # features (pixels, features, Gram matrices), l1 or mse
     weights:str='learned', # Who looks at features: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
     size:int=96, # Side of the crops of clean photos, in pixels
@@ -131,7 +130,7 @@ def nogan(
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoints; the same again goes on after a break
     preset:str='lesson7', # What to undo: lesson7 or deblur
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
-    pretrained:store_true=False, # Begin a U-Net with ImageNet weights (a download)?
+    pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='l1', # Of the generator alone, and beside the critic: l1, mse or features
     weights:str='learned', # Who judges: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
     size:int=96, # Side of the crops of clean photos, in pixels
