@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from measure import device, device_name, in_own_process, peak_memory, seconds, without_tf32
-from perceptual_fastai.generators import EDSR, MDSR, SRCNN, TransformNet, unet
+from perceptual_fastai.sr import EDSR, MDSR, SRCNN, TransformNet
+from perceptual_fastai.unet import unet
 
 side = 256
 generators = { # name: (input side, how to make it)

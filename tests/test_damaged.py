@@ -7,11 +7,11 @@ warnings.simplefilter('ignore')
 import numpy as np
 from pathlib import Path
 from perceptual_fastai.photos import PhotoError
-from perceptual_fastai.picture_files import Picture, open_picture, save_picture
+from perceptual_fastai.image_files import ImageData, open_image, save_image
 d,rng = Path(sys.argv[1]),random.Random(0)
 a = np.random.RandomState(0).randint(0, 65536, (24,31,3)).astype(np.uint16)
-save_picture(Picture(a), d/'whole.png')
-assert (open_picture(d/'whole.png').pixels==a).all()
+save_image(ImageData(a), d/'whole.png')
+assert (open_image(d/'whole.png').pixels==a).all()
 data = (d/'whole.png').read_bytes()
 refused = sound = 0
 for i in range(400):
@@ -19,7 +19,7 @@ for i in range(400):
     if i%4: bad[rng.randrange(len(bad))] ^= 1<<rng.randrange(8)
     else: bad = bad[:rng.randrange(1, len(bad))]
     (d/'bad.png').write_bytes(bad)
-    try: open_picture(d/'bad.png'); sound += 1
+    try: open_image(d/'bad.png'); sound += 1
     except PhotoError as e: refused += 1; assert 'bad.png: ' in str(e), e
 print(refused, sound)
 '''

@@ -4,7 +4,8 @@ import signal, subprocess, sys, time
 from PIL import Image
 
 from perceptual_fastai.crappify import Crappifier, crappify_folder
-from perceptual_fastai.photos import all_files, sample_photos
+from perceptual_fastai.files import all_files
+from perceptual_fastai.photos import sample_photos
 
 job = '''
 import sys, time

@@ -14,16 +14,18 @@ from fastai.callback.core import Callback
 from fastai.vision.gan import gan_critic
 from perceptual_fastai.crappify import Crappifier, crappify_folder, downscale
 from perceptual_fastai.features import LossNetwork
-from perceptual_fastai.gan import NoganPlan, StopRule, nogan
+from perceptual_fastai.gan import NoganPlan, nogan
+from perceptual_fastai.stop_rule import StopRule
 from perceptual_fastai.pairs import pair_dls
-from perceptual_fastai.photos import HELD_OUT, find_photos, open_photo, sample_photos, write_whole
+from perceptual_fastai.files import atomic_write
+from perceptual_fastai.photos import HELD_OUT, find_photos, open_photo, sample_photos
 
 torch.set_num_threads(1)
 root,name,pause = Path(sys.argv[1]),sys.argv[2],float(sys.argv[3])
 clean,spoiled = root/'clean',root/'spoiled'
 if not spoiled.exists():
     for f in find_photos(sample_photos(root/'photos'), progress=False):
-        write_whole(clean/f'{f.stem}.png', lambda p: downscale(open_photo(f), 96).save(p, 'PNG'))
+        atomic_write(clean/f'{f.stem}.png', lambda p: downscale(open_photo(f), 96).save(p, 'PNG'))
     crappify_folder(clean, spoiled, Crappifier.johnson(4), progress=False)
 
 class Slow(Callback):
