@@ -165,7 +165,8 @@ def all_files(
     return list_files(folder, recurse).files
 
 # %% ../nbs/00_files.ipynb #d0adf204
-IMAGE_SUFFIXES = {f'.{o}' for o in 'jpg jpeg jpe jfif jp2 png apng webp tif tiff bmp gif heic heif avif ppm pgm pbm pnm tga ico psd'.split()}
+_suffixes = 'jpg jpeg jpe jfif jp2 png apng webp tif tiff bmp gif heic heif avif ppm pgm pbm pnm tga ico psd'
+IMAGE_SUFFIXES = {f'.{o}' for o in _suffixes.split()}
 
 def is_image(
     path:str|Path, # Any file
@@ -237,7 +238,8 @@ def match_pairs(
         if ks:
             says.append(f"{where} {', '.join(map(shown, ks[:5]))}{more}")
     if says:
-        raise ValueError(f"the two folders do not match: {'; '.join(says)}. Run crappify_folder again, or remove the images without partner")
+        raise ValueError(f"the two folders do not match: {'; '.join(says)}. "
+                         'Run crappify_folder again, or remove the images without partner')
     return [(bad[k], good[k]) for k in sorted(good) if k in bad]
 
 # %% ../nbs/00_files.ipynb #578c806a
@@ -463,7 +465,8 @@ def _run(report, found, make, target, journal, key, overwrite, workers, progress
     clash = _clashing(targets)
     def one(f):
         if f in clash:
-            return dict(status='failed', note=f'{shown(clash[f].relative_to(report.src))} would become the same file, {shown(targets[f])}; rename one')
+            other = shown(clash[f].relative_to(report.src))
+            return dict(status='failed', note=f'{other} would become the same file, {shown(targets[f])}; rename one')
         return attempt(lambda: _make_one(f, targets[f], make, journal, key, overwrite), f)
     row = lambda f,**o: dict(dict(photo=shown(f.relative_to(report.src)), status='', note='', source=f, target=targets.get(f)), **o)
     try:
@@ -482,5 +485,8 @@ def write_table(journal, path, rows):
             w = csv.DictWriter(f, columns)
             w.writeheader()
             w.writerows(rows)
-    inside = path.resolve().is_relative_to(journal.folder.resolve())
-    write_result(journal, journal.folder/path.resolve().relative_to(journal.folder.resolve()), write) if inside else atomic_write(path, write)
+    there,home = path.resolve(),journal.folder.resolve()
+    if there.is_relative_to(home):
+        write_result(journal, journal.folder/there.relative_to(home), write)
+    else:
+        atomic_write(path, write)

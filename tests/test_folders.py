@@ -31,6 +31,18 @@ def image(path, colour='teal', size=(90,70), **kwargs):
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    "These tests are about folders: a training takes no step, all around it is as ever"
+    from perceptual_fastai import train
+    def untrained(*args, make=train.enhance_learner, **kwargs):
+        learn = make(*args, **kwargs)
+        learn.fit_one_cycle,learn.lr_find = (lambda *a,**k: None),(lambda **k: SimpleNamespace(valley=1e-3))
+        return learn
+    monkeypatch.setattr(train, 'enhance_learner', untrained)
+    monkeypatch.setattr(train, 'plot_losses', lambda *a: None)
+
+
 @pytest.fixture
 def photos(tmp_path):
     for i in range(4): image(tmp_path/'photos'/f'p{i}.png', None)
