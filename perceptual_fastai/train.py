@@ -95,16 +95,21 @@ def plot_losses(
     table = pd.DataFrame(list(rec.values), columns=rec.metric_names[1:-1])
     parts,fig = list(getattr(learn.loss_func, 'parts', [])),Figure(figsize=(9, 3.2), dpi=110)
     a,*b = fig.subplots(1, 2, squeeze=False)[0] if parts else [fig.subplots()]
-    a.plot(rec.losses, label='training'); a.plot(np.array(rec.iters)-1, table.valid_loss, 'o-', label='held-out photos')
-    a.set(xlabel='batch', ylabel='loss'); a.legend()
+    a.plot(rec.losses, label='training')
+    a.plot(np.array(rec.iters)-1, table.valid_loss, 'o-', label='held-out photos')
+    a.set(xlabel='batch', ylabel='loss')
+    a.legend()
     for ax in b:
-        for k in parts: ax.plot(table.index+1, table[k], 'o-', label=k)
-        ax.set(xlabel='epoch', ylabel='part', yscale='log', title='parts of the loss, held-out photos'); ax.legend(fontsize=7)
+        for k in parts:
+            ax.plot(table.index+1, table[k], 'o-', label=k)
+        ax.set(xlabel='epoch', ylabel='part', yscale='log', title='parts of the loss, held-out photos')
+        ax.legend(fontsize=7)
     fig.tight_layout()
     atomic_write(path, lambda p: fig.savefig(p, format='png'))
 
 # %% ../nbs/17_train.ipynb #54ba7bdf
-_spoilers = dict(lesson7=(Crappifier.lesson7, 1), deblur=(Crappifier.deblur, 1), **{f'x{f}':(partial(Crappifier.bicubic, f), f) for f in (2,3,4,8)})
+_spoilers = dict(lesson7=(Crappifier.lesson7, 1), deblur=(Crappifier.deblur, 1),
+                 **{f'x{f}':(partial(Crappifier.bicubic, f), f) for f in (2,3,4,8)})
 
 def _recipe(preset, seed):
     "The crappifier and the factor"
@@ -165,7 +170,8 @@ def _score_held(model, data, judge, out):
 def _say(table, judge, more=''):
     mean = mean_scores(table)
     print(table.round(3).to_string(index=False))
-    print(f"mean PSNR {mean['psnr_spoiled']:.2f} -> {mean['psnr_restored']:.2f} dB{more}, feature distance {mean['feature_spoiled']:.3f} -> {mean['feature_restored']:.3f} by {judge}")
+    print(f"mean PSNR {mean['psnr_spoiled']:.2f} -> {mean['psnr_restored']:.2f} dB{more}, "
+          f"feature distance {mean['feature_spoiled']:.3f} -> {mean['feature_restored']:.3f} by {judge}")
     if infinite := int(np.isinf(table.drop(columns='photo')).any(axis=1).sum()):
         print(f'{infinite} of {len(table)} photos came out equal to the clean one; their PSNR counts as 100 dB in the mean')
 
@@ -185,7 +191,8 @@ def _learner(data, out, size, arch, seed, network):
     "DataLoaders, generator and balanced loss in one learner"
     set_seed(seed)
     dls = data.dls(size, 8)
-    return enhance_learner(dls, unet(arch, None, residual=True, seed=seed), _loss('features', network, dls.one_batch()), path=out, cbs=fast_cbs())
+    loss = _loss('features', network, dls.one_batch())
+    return enhance_learner(dls, unet(arch, None, residual=True, seed=seed), loss, path=out, cbs=fast_cbs())
 
 def _results(learn, data, out):
     "Scores of the held-out photos, and their mean loss before and after"
@@ -201,9 +208,9 @@ def demo(
     size:int=96, # Side of the training crops in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     epochs:int=10, # Epochs of 128 crops, or one of each photo where there are more
-    arch:str='mobilenet_v2', # Encoder of the U-Net: a torchvision name, trained from scratch; resnet34 is the course's, and four times as slow
+    arch:str='mobilenet_v2', # Encoder of the U-Net: a torchvision name, from scratch; resnet34 is the course's, and four times as slow
     seed:int=42, # The same seed gives the same damage, split and start
-    weights:str='learned', # The loss network: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
+    weights:str='learned', # The loss network: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
@@ -252,7 +259,7 @@ def train(
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='features', # features (pixels, features, Gram matrices), l1 or mse
-    weights:str='learned', # Who looks at features: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
+    weights:str='learned', # Who looks: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     bs:int=8, # Crops in a batch
@@ -307,7 +314,7 @@ def nogan(
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='l1', # Of the generator alone, and beside the critic: l1, mse or features
-    weights:str='learned', # Who judges: learned (the critic that comes along), or SqueezeNet with imagenet (a download), random, or a file
+    weights:str='learned', # Who judges: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     bs:int=8, # Crops in a batch
