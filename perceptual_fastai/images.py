@@ -21,7 +21,7 @@ from fastai.vision.core import Normalize, imagenet_stats
 
 from .photos import open_photo, to_rgb
 
-# %% ../nbs/03_images.ipynb #a42b01ed
+# %% ../nbs/03_images.ipynb #5f4db379
 def as_plain(
     x:Tensor, # Of any kind, fastai's too
 )->Tensor:
@@ -51,7 +51,7 @@ def normalise(
     mean,std = _mean_std(x, stats)
     return (x-mean)/std
 
-# %% ../nbs/03_images.ipynb #48c5c221
+# %% ../nbs/03_images.ipynb #d7b8204c
 def denormalise(
     x:Tensor, # Images, (N,C,H,W), normalised
     stats=imagenet_stats, # Mean and deviation per channel; None if there was none
@@ -64,7 +64,7 @@ def denormalise(
         x = x*std+mean
     return x.clamp(0,1) if clamp else x
 
-# %% ../nbs/03_images.ipynb #5ebaa1ec
+# %% ../nbs/03_images.ipynb #08570ad5
 def to_batch(
     image, # A file, a Pillow image, or a tensor in [0, 1]
     stats=imagenet_stats, # Mean and deviation per channel
@@ -96,7 +96,7 @@ def stats_of(
         raise ValueError(f"normalisation={normalisation!r}; allowed are 'imagenet', None for [0, 1], or (means, deviations)")
     return [mean,std]
 
-# %% ../nbs/03_images.ipynb #8c76e362
+# %% ../nbs/03_images.ipynb #fd14e370
 def deviation(
     x:Tensor, # Tells precision and device
 )->Tensor: # (3,1,1)
@@ -141,7 +141,7 @@ def eval_mode(
         for m,t in was.items():
             m.training = t
 
-# %% ../nbs/03_images.ipynb #0d6d6750
+# %% ../nbs/03_images.ipynb #c4f3ca7d
 @contextmanager
 def seeded(
     seed:int, # For PyTorch
@@ -151,7 +151,7 @@ def seeded(
         torch.manual_seed(seed)
         yield
 
-# %% ../nbs/03_images.ipynb #05e680c5
+# %% ../nbs/03_images.ipynb #cac4bc26
 def first_tensor(
     model:nn.Module, # Any module
 )->Tensor: # A parameter or buffer of floating point; a CPU tensor where it has none
