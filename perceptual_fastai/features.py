@@ -26,9 +26,14 @@ from .weights import torchvision_model
 def _vgg_names(features):
     names,block,i = [],1,0
     for m in features:
-        if isinstance(m, nn.Conv2d): i += 1; names.append(f'conv{block}_{i}')
-        elif isinstance(m, nn.ReLU): names.append(f'relu{block}_{i}')
-        else: names.append(f'pool{block}'); block,i = block+1,0
+        if isinstance(m, nn.Conv2d):
+            i += 1
+            names.append(f'conv{block}_{i}')
+        elif isinstance(m, nn.ReLU):
+            names.append(f'relu{block}_{i}')
+        else:
+            names.append(f'pool{block}')
+            block,i = block+1,0
     return names
 
 # %% ../nbs/07_features.ipynb #0359c8c6
@@ -36,8 +41,9 @@ _squeezenet_names = ['conv1', 'relu1', 'pool1', 'fire2', 'fire3', 'pool3', 'fire
 _mobilenet_names = ['conv0', *[f'block{i}' for i in range(1,18)], 'conv18']
 
 # %% ../nbs/07_features.ipynb #b30704fe
-_pre_pool = dict(vgg16=['relu1_2','relu2_2','relu3_3','relu4_3','relu5_3'], vgg19=['relu1_2','relu2_2','relu3_4','relu4_4','relu5_4'],
-                 squeezenet1_1=['relu1','fire3','fire5','fire9'], mobilenet_v2=['block1','block3','block6','block13','block17'])
+_pre_pool = dict(
+    vgg16=['relu1_2','relu2_2','relu3_3','relu4_3','relu5_3'], vgg19=['relu1_2','relu2_2','relu3_4','relu4_4','relu5_4'],
+    squeezenet1_1=['relu1','fire3','fire5','fire9'], mobilenet_v2=['block1','block3','block6','block13','block17'])
 _pre_pool |= {f'{k}_bn':_pre_pool[k] for k in ('vgg16','vgg19')}
 _default = {k:(v[-3:] if k.startswith('vgg') else v[:3]) for k,v in _pre_pool.items()}
 _pre_pool['critic'] = ['dense1','conv2','conv3','conv4']
@@ -49,45 +55,44 @@ def _fold_bn(features):
     "Each batch-norm is absorbed by the convolution before it: same values, one pass less over memory"
     out = []
     for m in features:
-        if isinstance(m, nn.BatchNorm2d): out[-1] = fuse_conv_bn_eval(out[-1], m)
-        else: out.append(m)
+        if isinstance(m, nn.BatchNorm2d):
+            out[-1] = fuse_conv_bn_eval(out[-1], m)
+        else:
+            out.append(m)
     return out
 
 # %% ../nbs/07_features.ipynb #5822eaad
 def _named_features(model, arch):
     features = _fold_bn(model.eval().features)
-    names = _vgg_names(features) if arch.startswith('vgg') else _squeezenet_names if arch.startswith('squeeze') else _mobilenet_names
+    if arch.startswith('vgg'):
+        names = _vgg_names(features)
+    else:
+        names = _squeezenet_names if arch.startswith('squeeze') else _mobilenet_names
     return OrderedDict(zip(names, features))
 
 def _keras_alias(name):
     "Keras' `block2_conv2` holds the ReLU too, so it is the papers' `relu2_2`; `block2_pool` is `pool2`"
     block,_,rest = name.partition('_')
-    if not block.startswith('block') or not rest: return name
+    if not block.startswith('block') or not rest:
+        return name
     return f"pool{block[5:]}" if rest=='pool' else f"relu{block[5:]}_{rest.removeprefix('conv')}"
 
 # %% ../nbs/07_features.ipynb #8f9ac188
 def _resolve(layers, have, arch):
     "Names of `layers` as they are in `have`, or an error that lists those"
-    if layers=='pre_pool' and arch in _pre_pool: return _pre_pool[arch]
-    if layers is None and arch in _default: return _default[arch]
-    if layers is None or isinstance(layers, str): raise ValueError(f'layers={layers!r}: give a list of names; {arch} has {have}')
+    if layers=='pre_pool' and arch in _pre_pool:
+        return list(_pre_pool[arch])
+    if layers is None and arch in _default:
+        return list(_default[arch])
+    if layers is None or isinstance(layers, str):
+        raise ValueError(f'layers={layers!r}: give a list of names; {arch} has {have}')
+    layers = list(layers)
     names = [o if o in have else _keras_alias(o) for o in layers]
-    if bad := [o for o,n in zip(layers,names) if n not in have]: raise ValueError(f'{arch} has no layer {bad}; it has {have}')
-    if not names or len(set(names))<len(names): raise ValueError(f'layers={list(layers)}: give at least one, each once')
+    if bad := [o for o,n in zip(layers,names) if n not in have]:
+        raise ValueError(f'{arch} has no layer {bad}; it has {have}')
+    if not names or len(set(names))<len(names):
+        raise ValueError(f'layers={layers}: give at least one, each once')
     return names
-
-# %% ../nbs/07_features.ipynb #f60e3812
-def _unfold_inplace(net, taps):
-    "An in-place ReLU would overwrite what a tap before it has stored"
-    mods = list(net.children())
-    for before,m in zip(mods, mods[1:]):
-        if isinstance(m, nn.ReLU): m.inplace = isinstance(before, nn.Conv2d) and before not in taps
-
-def _no_inplace(net):
-    "In somebody else's module anything may follow a tap"
-    for m in net.modules():
-        if hasattr(m, 'inplace'): m.inplace = False
-    return net
 
 # %% ../nbs/07_features.ipynb #31737147
 class BlurPool(nn.Module):
@@ -104,7 +109,66 @@ class BlurPool(nn.Module):
         x = F.max_pool2d(F.pad(x, (k//2, k-k//2, k//2, k-k//2), mode='replicate'), self.kernel_size, 1)
         n = x.shape[1]
         kernel = (self.taps[:,None]*self.taps)[None,None].to(x.dtype).expand(n,1,3,3)
-        return F.conv2d(F.pad(x, (1,1+self.stride,1,1+self.stride), mode='replicate'), kernel, stride=self.stride, groups=n)[...,:h,:w]
+        padded = F.pad(x, (1,1+self.stride,1,1+self.stride), mode='replicate')
+        return F.conv2d(padded, kernel, stride=self.stride, groups=n)[...,:h,:w]
+
+# %% ../nbs/07_features.ipynb #f60e3812
+def _unfold_inplace(net, taps):
+    "An in-place ReLU would overwrite what a tap before it has stored"
+    mods = list(net.children())
+    for before,m in zip(mods, mods[1:]):
+        if isinstance(m, nn.ReLU):
+            m.inplace = isinstance(before, nn.Conv2d) and before not in taps
+
+# %% ../nbs/07_features.ipynb #10e1c881
+def _is_chain(net):
+    "Does `net` run its children one after the other, so that it can be cut?"
+    return type(net).forward is nn.Sequential.forward
+
+def _own(module):
+    "A copy of somebody else's module; nothing in place, since anything may follow a tap, and what stands twice is two"
+    if _is_chain(module):
+        net = nn.Sequential(OrderedDict((k, deepcopy(m)) for k,m in module._modules.items()))
+    else:
+        net = deepcopy(module)
+    for m in net.modules():
+        if hasattr(m, 'inplace'):
+            m.inplace = False
+    return net
+
+# %% ../nbs/07_features.ipynb #a0ce9eee
+def _source(weights, seed):
+    "Where the numbers come from, in words"
+    if weights is None:
+        return f'random weights (seed {seed})'
+    known = {'imagenet':'ImageNet weights', 'learned':'learned weights, bundled'}
+    return known.get(weights) or f'weights of {Path(weights).name}'
+
+def _build(arch, weights, seed):
+    "The network of an architecture, as a chain of named layers"
+    if arch not in archs:
+        raise ValueError(f'no loss network {arch!r}; there are {archs}, or give a module')
+    if arch=='critic':
+        return build_critic(weights, seed)
+    if weights=='learned':
+        raise ValueError(f"weights='learned' belong to the critic, not to {arch}; give arch='critic'")
+    return nn.Sequential(_named_features(torchvision_model(arch, weights, seed), arch))
+
+# %% ../nbs/07_features.ipynb #574b621c
+def _blurred(net):
+    "`net` with a `BlurPool` for every max-pooling"
+    return nn.Sequential(OrderedDict((k, BlurPool(m) if isinstance(m, nn.MaxPool2d) else m) for k,m in net.named_children()))
+
+def _places(net):
+    "What can be tapped, by name: the children of a chain, or all there is in a module that cannot be cut"
+    return OrderedDict((k,m) for k,m in (net.named_children() if _is_chain(net) else net.named_modules()) if k)
+
+def _cut(net, places, layers):
+    "A chain ends with its deepest tap"
+    if not _is_chain(net):
+        return net
+    deepest = max(map(list(places).index, layers))
+    return nn.Sequential(OrderedDict(list(places.items())[:deepest+1]))
 
 # %% ../nbs/07_features.ipynb #230ad057
 class LossNetwork(nn.Module):
@@ -112,39 +176,54 @@ class LossNetwork(nn.Module):
     def __init__(self,
         arch:str|nn.Module='vgg16_bn', # One of `archs`, or any module, which is copied
         layers:list[str]|str|None=None, # Names, or 'pre_pool'; None for the usual three
-        weights:str|Path|None='imagenet', # 'imagenet', 'learned' (the critic that comes with this library), a file, or None for random numbers; a module comes with its own
+        weights:str|Path|None='imagenet', # 'imagenet', 'learned' (our critic), a file, None for random numbers; a module has its own
         seed:int=0, # For weights=None
-        antialias:bool=False, # Blur where max-pooling skips places? For networks of `archs`; a critic and MobileNet have no such place
+        antialias:bool=False, # Blur where max-pooling skips places? For networks of `archs`; critic and MobileNet have none
     ):
         super().__init__()
+        given = isinstance(arch, nn.Module)
+        if antialias and given:
+            raise ValueError(f'antialias=True is for networks of {archs}; put BlurPool into {type(arch).__name__} yourself')
+        if weights=='learned' and arch=='vgg16_bn':
+            arch = 'critic' # the default is nobody's choice
+        net = _own(arch) if given else _build(arch, weights, seed)
+        self.arch = type(arch).__name__ if given else arch
+        self.source = 'weights as given' if given else _source(weights, seed)
         self.antialias = antialias
-        if antialias and isinstance(arch, nn.Module): raise ValueError(f'antialias=True is for networks of {archs}; put BlurPool into {type(arch).__name__} yourself')
-        if weights=='learned' and arch=='vgg16_bn': arch = 'critic' # the default is nobody's choice
-        if isinstance(arch, nn.Module): self.arch,self.source,net = type(arch).__name__,'weights as given',_no_inplace(deepcopy(arch))
-        else: self.arch,self.source,net = arch,_source(weights, seed),_build(arch, weights, seed)
-        if antialias: net = nn.Sequential(OrderedDict((k, BlurPool(m) if isinstance(m, nn.MaxPool2d) else m) for k,m in net.named_children()))
-        mods = OrderedDict((k,m) for k,m in (net.named_modules() if not isinstance(net, nn.Sequential) else net.named_children()) if k)
-        self.layer_names,self.layers = list(mods),_resolve(layers, list(mods), self.arch)
-        if isinstance(net, nn.Sequential): net = nn.Sequential(OrderedDict(list(mods.items())[:1+max(map(self.layer_names.index, self.layers))]))
-        self.net,self.taps = net.eval().requires_grad_(False),[mods[k] for k in self.layers]
-        if not isinstance(arch, nn.Module): _unfold_inplace(self.net, self.taps)
+        self._tap(_blurred(net) if antialias else net, layers, given)
     def train(self, mode=True): return super().train(False) # a loss network never trains
-    def __repr__(self): return f"LossNetwork({self.arch}, {self.source}, layers={self.layers}{', antialiased' if self.antialias else ''})"
+    def __repr__(self):
+        blur = ', antialiased' if self.antialias else ''
+        return f'LossNetwork({self.arch}, {self.source}, layers={self.layers}{blur})'
 
-# %% ../nbs/07_features.ipynb #25e70ac3
-def _source(weights, seed): return f'random weights (seed {seed})' if weights is None else {'imagenet':'ImageNet weights', 'learned':'learned weights, bundled'}[weights] if weights in ('imagenet','learned') else f'weights of {Path(weights).name}'
-
-def _build(arch, weights, seed):
-    if arch not in archs: raise ValueError(f'no loss network {arch!r}; there are {archs}, or give a module')
-    if arch=='critic': return build_critic(weights, seed)
-    if weights=='learned': raise ValueError(f"weights='learned' belong to the critic, not to {arch}; give arch='critic'")
-    return nn.Sequential(_named_features(torchvision_model(arch, weights, seed), arch))
+# %% ../nbs/07_features.ipynb #40dccd03
+@patch
+def _tap(self:LossNetwork, net, layers, given):
+    "Cut and freeze `net`, and remember where to look"
+    places = _places(net)
+    self.layer_names = list(places)
+    self.layers = _resolve(layers, self.layer_names, self.arch)
+    self.net = _cut(net, places, self.layers).eval().requires_grad_(False)
+    self.taps = [places[k] for k in self.layers]
+    if not given:
+        _unfold_inplace(self.net, self.taps)
 
 # %% ../nbs/07_features.ipynb #a82dff1f
 def _lay_out(net):
-    "Weights in the pictures' layout, once; cuDNN would copy each of them in every call"
+    "Weights in the images' layout, once; cuDNN would copy each of them in every call"
     w = next((p for p in net.parameters() if p.ndim==4), None)
-    if w is not None and not w.is_contiguous(memory_format=torch.channels_last): net.to(memory_format=torch.channels_last)
+    if w is not None and not w.is_contiguous(memory_format=torch.channels_last):
+        net.to(memory_format=torch.channels_last)
+
+def _run(self, x):
+    "A pass for the sake of the hooks"
+    try:
+        self.net(x)
+    except RuntimeError as e:
+        if 'too small' not in str(e) and 'Kernel size' not in str(e):
+            raise
+        raise ValueError(f'{self!r} cannot take images of {tuple(x.shape[2:])} pixels, '
+                         'they are too small for its deepest layer') from e
 
 # %% ../nbs/07_features.ipynb #a7534a1a
 @patch
@@ -155,16 +234,16 @@ def features(self:LossNetwork,
     x = as_plain(x)
     check_batch(x, 'a loss network')
     if (p := next(self.net.parameters(), None)) is not None:
-        if p.device!=x.device: self.to(x.device)
+        if p.device!=x.device:
+            self.to(x.device)
         x = x.to(p.dtype)
-    if x.is_cuda: _lay_out(self.net)
-    x = x.contiguous(memory_format=torch.channels_last) # convolutions run faster on it, on CPU and GPU
+    if x.is_cuda:
+        _lay_out(self.net)
     with hook_outputs(self.taps, detach=False) as hooks:
-        try: self.net(x)
-        except RuntimeError as e:
-            if 'too small' not in str(e) and 'Kernel size' not in str(e): raise
-            raise ValueError(f'{self!r} cannot take pictures of {tuple(x.shape[2:])} pixels, they are too small for its deepest layer') from e
-        if idle := [k for k,o in zip(self.layers, hooks.stored) if o is None]: raise ValueError(f'{self!r}: {idle} did not run, so there is nothing to see; choose layers that the forward pass uses')
+        _run(self, x.contiguous(memory_format=torch.channels_last)) # convolutions run faster on it, on CPU and GPU
+        if idle := [k for k,o in zip(self.layers, hooks.stored) if o is None]:
+            raise ValueError(f'{self!r}: {idle} did not run, so there is nothing to see; '
+                             'choose layers that the forward pass uses')
         return list(hooks.stored)
 
 @patch
