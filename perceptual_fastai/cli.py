@@ -165,6 +165,7 @@ def main(
     warnings.simplefilter('ignore', FutureWarning) # PyTorch's about itself, of no use to who runs a command
     return _run(*argv)
 
+# %% ../nbs/18_cli.ipynb #95b865ce
 def _run(command, *argv):
     module,name,_ = commands[command]
     func = main

@@ -105,6 +105,7 @@ def _sizes(model, net, c, like):
     multiple = next((m for m in _sides[:12] if _scale(net, c, odd(m), 192, like)==scale), 192)
     return scale,least,multiple
 
+# %% ../nbs/12_enhance.ipynb #b843c637
 def measure_footprint(
     model:nn.Module, # (N,C,H,W) -> (N,C,H*f,W*f)
     channels:int=3, # C

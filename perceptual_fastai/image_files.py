@@ -260,6 +260,7 @@ def _little_endian(data):
     exif.endian = '<'
     return exif
 
+# %% ../nbs/12b_image_files.ipynb #b47549c0
 def _add_exif(path, data):
     "EXIF into the directory of a little-endian TIFF"
     exif = _little_endian(data)
@@ -312,6 +313,7 @@ def _parted(a, turn, info):
     alpha = a[...,-1] if a.shape[2] in (2,4) else None
     return ImageData(np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha), info)
 
+# %% ../nbs/12b_image_files.ipynb #e1ae683e
 def open_image(
     path:str|Path, # Any file Pillow reads; of an animation, the first frame
     max_pixels:int=200_000_000, # More are refused
@@ -350,6 +352,7 @@ def _tiff(info):
         exif[700] = info['xmp']
     return dict(exif=exif.tobytes(), compression=None if {0x8769,0x8825,0xA005} & set(exif) else 'tiff_adobe_deflate')
 
+# %% ../nbs/12b_image_files.ipynb #2b7c53b4
 def _options(kind, info, quality):
     "What Pillow is told for each format"
     opts = {k:info[k] for k in ('exif', 'icc_profile', 'dpi') if k in info and k in _keeps[kind]}
@@ -379,6 +382,7 @@ def _check_format(pic, path, kind):
     if pic.alpha is not None and kind=='JPEG':
         raise ValueError(f'{path}: JPEG has no transparency; PNG, WebP and TIFF have')
 
+# %% ../nbs/12b_image_files.ipynb #dbd9578b
 def image_writer(
     pic:ImageData,
     path:str|Path, # Its extension gives the format: jpg, png, webp, tif or bmp

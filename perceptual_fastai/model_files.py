@@ -201,6 +201,7 @@ def _parts(path):
             raise EnhancerError(f"{path}: format version {meta.get('version')}; this library reads version {VERSION}")
         return meta,{k:f.get_tensor(k) for k in f.keys()}
 
+# %% ../nbs/12a_model_files.ipynb #8e0b8699
 def _read(path):
     "What the file says and its tensors, or an error with the reason"
     _no_pickle(path)

@@ -133,6 +133,7 @@ def _line(o):
     return dict(photo=o.photo, model=o.model, status='failed' if o.failed else 'written', width=w, height=h,
                 seconds=round(o.seconds, 3), **o.scores, **before, note=o.note)
 
+# %% ../nbs/19_page.ipynb #42d43513
 @dataclass
 class Comparison:
     "All results of a run"
@@ -255,6 +256,7 @@ def _clean(ref, limits):
     except _ours as e:
         return None,f'not scored: {Path(ref).name}: {str(e).removeprefix(f"{ref}: ")}'
 
+# %% ../nbs/19_page.ipynb #a397c506
 def _by_each(f, target, ref, models, folder, limits, network, aesthetic, stop):
     "One photo by every model; ends where `Stopped` is raised"
     def bad(e, model=''):
@@ -348,6 +350,7 @@ def _slider(r):
     oninput="this.parentNode.style.setProperty('--at',this.value+'%')">
 </div>'''
 
+# %% ../nbs/19_page.ipynb #2858e04e
 def _scores_table(r):
     "What was uploaded beside the result"
     rows = '\n'.join(_row(k, r) for k in _scales if k in {*r.scores, *r.baseline, 'nima'})
@@ -777,6 +780,7 @@ def _handlers(gr, worker):
     def leave(request:gr.Request): worker.desk.close(request.session_hash)
     return SimpleNamespace(go=go, stop=stop, look=look, leave=leave)
 
+# %% ../nbs/19_page.ipynb #dd6a5895
 def _wire(gr, page, worker, i, o):
     "Who tells whom"
     do,quiet = _handlers(gr, worker),dict(queue=False, show_progress='hidden')
