@@ -6,7 +6,7 @@
 __all__ = ['commands', 'crappify', 'score', 'enhance', 'usage', 'parser_of', 'main']
 
 # %% ../nbs/18_cli.ipynb #78fa7e33
-import argparse, sys, warnings
+import argparse, re, sys, warnings
 from importlib import import_module
 from inspect import signature
 
@@ -14,22 +14,43 @@ from fastcore.docments import docments
 
 from .files import shown
 
+# %% ../nbs/18_cli.ipynb #bbc02b7f
+def _own_words(text, func):
+    "A message of the library in the words of the command line"
+    for k,p in signature(func).parameters.items():
+        if p.default is not p.empty:
+            text = re.sub(rf"\b{k}=(?=[-.\d])", f"--{k.replace('_','-')} ", text)
+    return text.replace('or overwrite it', 'or give --overwrite')
+
+def _finish(report, func):
+    "Print a report; the exit status"
+    for o in report.rows:
+        o['note'] = _own_words(o['note'], func)
+    print(report)
+    return int(bool(report.failed))
+
 # %% ../nbs/18_cli.ipynb #eb40ba6e
+def _crappifier(preset, seed):
+    from perceptual_fastai.crappify import Crappifier
+    presets = dict(lesson7=Crappifier.lesson7, deblur=Crappifier.deblur)
+    for f in (4,8):
+        presets[f'johnson{f}'] = lambda seed,f=f: Crappifier.johnson(f, seed)
+    if preset not in presets:
+        raise ValueError(f'--preset {preset}; allowed are {", ".join(sorted(presets))}')
+    return presets[preset](seed=seed)
+
 def crappify(
     src:str, # Folder of clean photos, searched recursively
     dst:str, # Folder for the spoiled ones, as PNG in the same structure
     preset:str='lesson7', # lesson7, johnson4, johnson8 or deblur
-    seed:int=42, # The same seed and file name give the same picture
+    seed:int=42, # The same seed and file name give the same image
     workers:int=None, # Threads; all cores if not given
     overwrite:bool=False, # Use DST though it holds other files, and replace what is in the way?
 ):
     "Spoil every photo of SRC into DST; what is done already is skipped"
-    from perceptual_fastai.crappify import Crappifier, crappify_folder
-    presets = dict(lesson7=Crappifier.lesson7, deblur=Crappifier.deblur, **{f'johnson{f}':lambda seed,f=f: Crappifier.johnson(f, seed) for f in (4,8)})
-    if preset not in presets: raise ValueError(f'--preset {preset}; allowed are {", ".join(sorted(presets))}')
-    report = crappify_folder(src, dst, presets[preset](seed=seed), workers, sys.stdout.isatty(), overwrite)
-    print(report)
-    return int(bool(report.failed))
+    from perceptual_fastai.crappify import crappify_folder
+    report = crappify_folder(src, dst, _crappifier(preset, seed), workers, sys.stdout.isatty(), overwrite)
+    return _finish(report, crappify)
 
 # %% ../nbs/18_cli.ipynb #e92ebbe5
 def score(
@@ -41,9 +62,14 @@ def score(
     "PSNR and SSIM of every photo, on RGB and on luma (BT.601 studio range), and their means"
     from perceptual_fastai.metrics import mean_scores, score_folder
     table = score_folder(restored, clean, csv, crop)
-    if len(table): print(table.round(4).to_string(index=False)); print('mean:', *[f'{k} {v:.4f}' for k,v in mean_scores(table).items()])
-    if fitted := table.attrs['fitted']: print(f'{len(fitted)} of {len(table)} had another size than the clean photo, the first {shown(fitted[0][0])}: {fitted[0][1]}')
-    for f,why in table.attrs['failed']: print(f'not scored: {shown(f)}: {why}')
+    if len(table):
+        print(table.round(4).to_string(index=False))
+        print('mean:', *[f'{k} {v:.4f}' for k,v in mean_scores(table).items()])
+    if fitted := table.attrs['fitted']:
+        f,sizes = fitted[0]
+        print(f'{len(fitted)} of {len(table)} had another size than the clean photo, the first {shown(f)}: {sizes}')
+    for f,why in table.attrs['failed']:
+        print(f'not scored: {shown(f)}: {why}')
     return int(bool(table.attrs['failed']))
 
 # %% ../nbs/18_cli.ipynb #a35a7d6f
@@ -54,7 +80,7 @@ def enhance(
     tile:int=None, # Side of a tile in pixels; as memory allows if not given
     overlap:int=None, # Of neighbouring tiles in pixels; as the model asks if not given
     device:str=None, # cpu, cuda, ...; a GPU if there is one
-    fast:bool=False, # Faster formats: channels_last, and bfloat16 where it is built in, off by a level or two of 255
+    fast:bool=False, # Faster formats: channels_last, and bfloat16 where it is built in; off by a level or two of 255
     overwrite:bool=False, # Use DST though it holds other files or another model's, and replace what is in the way?
     csv:str=None, # The report; enhance.csv in DST if not given
     quality:int=95, # Of JPEG and WebP, 1 to 100
@@ -65,10 +91,11 @@ def enhance(
     from perceptual_fastai.model_files import load_enhancer
     from perceptual_fastai.image_files import enhance_folder
     enhancer = load_enhancer(model).to(device or default_device())
-    if fast: enhancer.fast()
-    report = enhance_folder(src, dst, enhancer, overwrite, csv, sys.stdout.isatty(), quality, max_pixels, tile=tile, overlap=overlap)
-    print(report)
-    return int(bool(report.failed))
+    if fast:
+        enhancer.fast()
+    bar = sys.stdout.isatty() # its leftovers are no use in a file
+    report = enhance_folder(src, dst, enhancer, overwrite, csv, bar, quality, max_pixels, tile=tile, overlap=overlap)
+    return _finish(report, enhance)
 
 # %% ../nbs/18_cli.ipynb #27e62235
 commands = dict(demo=('perceptual_fastai.train', 'demo', 'the whole path in minutes, without a download'),
@@ -82,8 +109,9 @@ commands = dict(demo=('perceptual_fastai.train', 'demo', 'the whole path in minu
 # %% ../nbs/18_cli.ipynb #d886f8bd
 def usage()->str: # Several lines
     "The list of commands"
-    return '\n'.join(['usage: perceptual-fastai COMMAND [OPTIONS]', '', 'commands:',
-                      *[f'  {k:<10} {v[2]}' for k,v in commands.items()], '', 'perceptual-fastai COMMAND --help tells the options'])
+    lines = [f'  {k:<10} {v[2]}' for k,v in commands.items()]
+    return '\n'.join(['usage: perceptual-fastai COMMAND [OPTIONS]', '', 'commands:', *lines, '',
+                      'perceptual-fastai COMMAND --help tells the options'])
 
 # %% ../nbs/18_cli.ipynb #93edd13d
 def _options(name, p, help):
@@ -110,22 +138,44 @@ def parser_of(
     return parser
 
 # %% ../nbs/18_cli.ipynb #19fc164a
+def _mistake(e):
+    "What to say of a mistake in the input; None where the mistake is ours"
+    if isinstance(e, (ValueError, OSError)):
+        return str(e)
+    if isinstance(e, MemoryError):
+        return str(e) or 'out of memory'
+    if type(e).__name__=='WeightsUnavailable' or getattr(e, 'name', None)=='gradio':
+        return str(e)
+
+def _complain(text, status):
+    print(text, file=sys.stderr)
+    return status
+
+# %% ../nbs/18_cli.ipynb #1e7efcb2
 def main(
     argv:list=None, # Arguments; the shell's if None
 )->int: # Exit status
     "Run one command"
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ('-h','--help'): print(usage()); return 0 if argv else 2
-    if argv[0] not in commands: print(f'error: no command {argv[0]!r}\n{usage()}', file=sys.stderr); return 2
+    if not argv or argv[0] in ('-h','--help'):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] not in commands:
+        return _complain(f'error: no command {argv[0]!r}\n{usage()}', 2)
     warnings.simplefilter('ignore', FutureWarning) # PyTorch's about itself, of no use to who runs a command
-    module,name,_ = commands[argv[0]]
+    return _run(*argv)
+
+# %% ../nbs/18_cli.ipynb #95b865ce
+def _run(command, *argv):
+    module,name,_ = commands[command]
+    func = main
     try:
         func = getattr(import_module(module), name)
-        res = func(**vars(parser_of(func, f'perceptual-fastai {argv[0]}').parse_args(argv[1:])))
-    except (ValueError, OSError) as e: print(f'error: {shown(str(e))}', file=sys.stderr); return 1
-    except (RuntimeError, ModuleNotFoundError) as e:
-        if type(e).__name__!='WeightsUnavailable' and getattr(e, 'name', None)!='gradio': raise
-        print(f'error: {shown(str(e))}', file=sys.stderr); return 1
-    except MemoryError as e: print(f'error: {shown(str(e) or "out of memory")}', file=sys.stderr); return 1
-    except KeyboardInterrupt: print('stopped', file=sys.stderr); return 130
+        res = func(**vars(parser_of(func, f'perceptual-fastai {command}').parse_args(argv)))
+    except KeyboardInterrupt:
+        return _complain('stopped', 130)
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError, MemoryError) as e:
+        said = _mistake(e)
+        if said is None: raise
+        return _complain(f'error: {_own_words(shown(said), func)}', 1)
     return res if isinstance(res, int) else 0

@@ -26,7 +26,7 @@ from .images import denormalise, eval_mode, first_tensor, has_bf16, normalise, s
 class Footprint:
     "What a generator asks of the tiles it gets"
     scale:int       # Output pixels per input pixel, along one side
-    field:int|None  # How many pixels to every side of its own place an output pixel looks; None where it looks at the whole picture
+    field:int|None  # Pixels to every side of its own place that an output pixel looks at; None for the whole image
     stride:int      # Tiles begin at multiples of this
     multiple:int    # Sides must be multiples of this
     least:int       # The shortest side that it takes
@@ -37,10 +37,14 @@ _sides = (1,2,3,4,6,8,12,16,24,32,48,64,96,128)
 
 def _scale(net, c, h, w, like):
     "Output size over input size, or None where `net` refuses the size or returns something else"
-    try: y = net(torch.zeros(1, c, h, w, device=like.device, dtype=like.dtype))
-    except (RuntimeError, ValueError, IndexError, AssertionError): return None
-    if y.ndim!=4 or y.shape[1]!=c or y.shape[2]%h or y.shape[3]%w or y.shape[2]//h!=y.shape[3]//w: return None
-    return y.shape[2]//h
+    try:
+        y = net(torch.zeros(1, c, h, w, device=like.device, dtype=like.dtype))
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        return None
+    if y.ndim!=4 or y.shape[1]!=c:
+        return None
+    scale = y.shape[2]//h
+    return scale if y.shape[2:]==(scale*h, scale*w) else None
 
 # %% ../nbs/12_enhance.ipynb #8ac0c619
 def _strip(x, axis): return x.transpose(2,3) if axis else x
@@ -64,8 +68,10 @@ def _period(net, scale, c, h, axis, reach, like):
     at = lambda s: _strip(net(_strip(x[...,s:n+s], axis)), axis)
     y = at(0)
     for s in _sides[:10]:
-        a,b = y[...,scale*(edge+s):scale*(n-edge)],at(s)[...,scale*edge:scale*(n-edge-s)]
-        if torch.allclose(a, b, rtol=0, atol=1e-4*y.std().item()+1e-7): return s
+        a = y[...,scale*(edge+s):scale*(n-edge)]
+        b = at(s)[...,scale*edge:scale*(n-edge-s)]
+        if torch.allclose(a, b, rtol=0, atol=1e-4*y.std().item()+1e-7):
+            return s
 
 # %% ../nbs/12_enhance.ipynb #658a8161
 def _cost(model, net, c, h, like):
@@ -73,8 +79,10 @@ def _cost(model, net, c, h, like):
     largest = [0]
     def look(m, i, o): largest.append(o.numel()*o.element_size() if isinstance(o, Tensor) else 0)
     hooks = [m.register_forward_hook(look) for m in model.modules()]
-    try: y = net(torch.zeros(1, c, h, 192, device=like.device, dtype=like.dtype))
-    finally: [o.remove() for o in hooks]
+    try:
+        y = net(torch.zeros(1, c, h, 192, device=like.device, dtype=like.dtype))
+    finally:
+        for o in hooks: o.remove()
     return math.ceil(4*max(*largest, y.numel()*y.element_size())/(h*192))
 
 # %% ../nbs/12_enhance.ipynb #7f8fe7bb
@@ -83,9 +91,21 @@ def _plain_convolutions():
     "Convolutions that do nothing but sum up their own pixels"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning) # PyTorch's, when it sets the flags back
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False): yield
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
 
 # %% ../nbs/12_enhance.ipynb #b34b5378
+def _sizes(model, net, c, like):
+    "Scale, shortest side, and what sides must be multiples of"
+    scale = _scale(net, c, 96, 96, like) or _scale(net, c, 192, 192, like)
+    if not scale:
+        raise ValueError(f'{type(model).__name__} does not turn (1,{c},192,192) into (1,{c},f*192,f*192) for a whole number f')
+    least = next(o for o in (*_sides, 192) if _scale(net, c, o, o, like)==scale)
+    odd = lambda m: m*(2*math.ceil(48/m)+1) # a multiple of m, hardly of anything else
+    multiple = next((m for m in _sides[:12] if _scale(net, c, odd(m), 192, like)==scale), 192)
+    return scale,least,multiple
+
+# %% ../nbs/12_enhance.ipynb #b843c637
 def measure_footprint(
     model:nn.Module, # (N,C,H,W) -> (N,C,H*f,W*f)
     channels:int=3, # C
@@ -94,16 +114,13 @@ def measure_footprint(
     "Find out how `model` wants its tiles"
     net,like = call or model,first_tensor(model)
     with eval_mode(model), _plain_convolutions():
-        scale = _scale(net, channels, 96, 96, like) or _scale(net, channels, 192, 192, like)
-        if not scale: raise ValueError(f'{type(model).__name__} does not turn (1,{channels},192,192) into (1,{channels},f*192,f*192) for a whole number f')
-        least = next(o for o in (*_sides, 192) if _scale(net, channels, o, o, like)==scale)
-        odd = lambda m: m*(2*math.ceil(48/m)+1) # a multiple of m, hardly of anything else
-        multiple = next((m for m in _sides[:12] if _scale(net, channels, max(odd(m),odd(1) if m==1 else 0), 192, like)==scale), 192)
+        scale,least,multiple = _sizes(model, net, channels, like)
         h = math.ceil(max(16, least)/multiple)*multiple
         reach = [_reach(net, scale, channels, h, ax, like) for ax in (0,1)]
         period = [r is not None and _period(net, scale, channels, h, ax, r, like) for ax,r in enumerate(reach)]
         cost = _cost(model, net, channels, h, like)
-    if not all(period): return Footprint(scale, None, math.lcm(32, multiple), multiple, least, cost)
+    if not all(period):
+        return Footprint(scale, None, math.lcm(32, multiple), multiple, least, cost)
     stride = math.lcm(*period, multiple)
     return Footprint(scale, max(reach)+max(period)-1, stride, multiple, least, cost)
 
@@ -118,25 +135,36 @@ class Enhancer:
         card:dict|None=None, # Data, recipe, scores: whatever one should know
         footprint:Footprint|None=None, # Measured if None
     ):
-        if not isinstance(model, nn.Module): raise ValueError(f'{model!r} is no generator; model files are opened by load_enhancer')
+        if not isinstance(model, nn.Module):
+            raise ValueError(f'{model!r} is no generator; model files are opened by load_enhancer')
         self.model,self.card,self.normalisation = model,dict(card or {}),stats_of(normalisation)
         self.channels = getattr(model, 'channels', 3)
-        if self.channels not in (1,3): raise ValueError(f'a generator of {self.channels} channels; allowed are 1 and 3')
-        if hasattr(model, 'factors') and factor not in model.factors: raise ValueError(f'factor={factor}; this generator knows {tuple(model.factors)}')
+        if self.channels not in (1,3):
+            raise ValueError(f'a generator of {self.channels} channels; allowed are 1 and 3')
+        if hasattr(model, 'factors') and factor not in model.factors:
+            raise ValueError(f'factor={factor}; this generator knows {tuple(model.factors)}')
         self.factor,self.enlarge = factor,1
-        own = footprint or measure_footprint(model, self.channels, self.net)
-        self.factor = own.scale if factor is None else factor
-        if self.factor not in range(1,9): raise ValueError(f'factor={self.factor}; allowed are 1 to 8')
-        if own.scale!=self.factor:
-            if own.scale!=1: raise ValueError(f'factor={factor}, but the generator enlarges by {own.scale}')
-            self.enlarge = self.factor
-            own = measure_footprint(model, self.channels, self.net)
-        self.footprint = own
+        self._fit(footprint or measure_footprint(model, self.channels, self.net))
+
+# %% ../nbs/12_enhance.ipynb #8d6c2e99
+@patch
+def _fit(self:Enhancer, own):
+    "Bring the factor that is asked for and the generator's own footprint together"
+    asked,self.factor = self.factor,own.scale if self.factor is None else self.factor
+    if self.factor not in range(1,9):
+        raise ValueError(f'factor={self.factor}; allowed are 1 to 8')
+    if own.scale!=self.factor:
+        if own.scale!=1:
+            raise ValueError(f'factor={asked}, but the generator enlarges by {own.scale}')
+        self.enlarge = self.factor
+        own = measure_footprint(self.model, self.channels, self.net)
+    self.footprint = own
 
 # %% ../nbs/12_enhance.ipynb #06170cbb
 @patch
 def net(self:Enhancer, x):
-    if self.enlarge>1: x = F.interpolate(x, scale_factor=self.enlarge, mode='bicubic', antialias=True) # as Pillow does it
+    if self.enlarge>1:
+        x = F.interpolate(x, scale_factor=self.enlarge, mode='bicubic', antialias=True) # as Pillow does it
     return self.model(x, self.factor) if hasattr(self.model, 'factors') else self.model(x)
 
 @patch
@@ -153,39 +181,57 @@ def __call__(self:Enhancer,
 
 @patch
 def __repr__(self:Enhancer):
-    see = 'the whole picture' if self.footprint.field is None else f'{self.footprint.field} pixels around'
+    field = self.footprint.field
+    see = 'the whole image' if field is None else f'{field} pixels around'
     return f'{type(self.model).__name__} x{self.factor}, sees {see}'
 
 # %% ../nbs/12_enhance.ipynb #bf169df5
 def _cuts(n, tile, overlap, stride, exact):
-    "Length of the tiles, where they begin, the seams (tile i fills seams[i] to seams[i+1]+blend), and how much is blended"
-    if n<=tile: return n,[0],[0,n],0
+    "Length of the tiles, their starts, the seams (tile i fills seams[i] to seams[i+1]+blend), how much is blended"
+    if n<=tile:
+        return n,[0],[0,n],0
     tile -= (tile-n)%stride
-    room,gaps = (n-tile)//stride,math.ceil((n-tile)/((tile-overlap)//stride*stride))
+    room = (n-tile)//stride
+    gaps = math.ceil((n-tile)/((tile-overlap)//stride*stride))
     starts = [i*room//gaps*stride for i in range(gaps+1)]
     blend = 0 if exact else min(overlap//2, *[b-a for a,b in zip(starts, starts[1:])])
-    return tile,starts,[0, *[s+(overlap-blend)//2 for s in starts[1:]], n-blend],blend
+    seams = [0, *[s+(overlap-blend)//2 for s in starts[1:]], n-blend]
+    return tile,starts,seams,blend
 
 # %% ../nbs/12_enhance.ipynb #8e42e574
 def _free_memory(device):
     "Bytes; where the system does not tell, 2 GiB are taken for granted"
-    if device.type=='cuda': return torch.cuda.mem_get_info(device)[0]//2
-    try: free = int(re.search(r'MemAvailable: +(\d+)', Path('/proc/meminfo').read_text())[1])*1024
-    except (OSError, TypeError): free = 2**31
-    group = Path('/sys/fs/cgroup')
-    try: free = min(free, int((group/'memory.max').read_text())-int((group/'memory.current').read_text())) # a container may have less
-    except (OSError, ValueError): pass # no container, or one without a limit
+    if device.type=='cuda':
+        return torch.cuda.mem_get_info(device)[0]//2
+    try:
+        free = int(re.search(r'MemAvailable: +(\d+)', Path('/proc/meminfo').read_text())[1])*1024
+    except (OSError, TypeError):
+        free = 2**31
+    group = Path('/sys/fs/cgroup') # a container may have less
+    try:
+        free = min(free, int((group/'memory.max').read_text())-int((group/'memory.current').read_text()))
+    except (OSError, ValueError):
+        pass # no container, or one without a limit
     return max(0, min(free//4, 2**32))
 
 # %% ../nbs/12_enhance.ipynb #88171b68
-def plan_tiles(enhancer, tile=None, overlap=None):
-    "Side of the tiles, overlap, and whether the seams are exact"
+def plan_tiles(
+    enhancer:Enhancer,
+    tile:int|None=None, # Side of a tile in pixels; as memory allows if None
+    overlap:int|None=None, # Of neighbouring tiles, in pixels; from the generator's field if None
+)->tuple: # (tile, overlap, are the seams exact?)
+    "How `enhancer` will cut an image"
     foot = enhancer.footprint
-    if overlap is None: overlap = 2*foot.field if foot.field is not None else min(64, (tile or 256)//4)
-    if overlap<0: raise ValueError(f'overlap={overlap}; it must be at least 0')
+    if overlap is None:
+        overlap = 2*foot.field if foot.field is not None else min(64, (tile or 256)//4)
+    if overlap<0:
+        raise ValueError(f'overlap={overlap}; it must be at least 0')
     least = max(foot.least, foot.multiple, overlap+2*foot.stride)
-    if tile is None: tile = max(least, min(1024, int((_free_memory(enhancer.device)/max(1, foot.cost))**.5)//32*32))
-    if tile<least: raise ValueError(f'tile={tile}; with an overlap of {overlap} pixels this generator takes {least} or more')
+    if tile is None:
+        fits = int((_free_memory(enhancer.device)/max(1, foot.cost))**.5)//32*32
+        tile = max(least, min(1024, fits))
+    if tile<least:
+        raise ValueError(f'tile={tile}; with an overlap of {overlap} pixels this generator takes {least} or more')
     return tile,overlap,foot.field is not None and overlap>=2*foot.field
 
 # %% ../nbs/12_enhance.ipynb #187b1f04
@@ -210,24 +256,30 @@ def fast(self:Enhancer)->Enhancer: # Itself
 
 # %% ../nbs/12_enhance.ipynb #a90c2835
 def _cut(a, y, x, h, w):
-    "A tile, filled up by reflection where the picture ends"
+    "A tile, filled up by reflection where the image ends"
     t = a[y:y+h,x:x+w]
+    if t.shape[:2]==(h,w):
+        return t
     fill = [(0,h-t.shape[0]), (0,w-t.shape[1]), (0,0)]
-    return np.pad(t, fill[:t.ndim], mode='reflect') if t.shape[:2]!=(h,w) else t
+    return np.pad(t, fill[:t.ndim], mode='reflect')
 
 def _one(enhancer, t):
     "A tile through the generator: grey as three equal channels, or colours one by one, if need be"
     top,grey = np.iinfo(t.dtype).max,t.ndim==2
     x = torch.from_numpy(t.astype(np.float32)).to(enhancer.device)/top
     x = x[None,None] if grey else x.permute(2,0,1)[None]
-    if enhancer.channels==1: y = enhancer(x.transpose(0,1)).transpose(0,1)
-    else: y = enhancer(x.expand(-1,3,-1,-1)); y = y.mean(1, keepdim=True) if grey else y
+    if enhancer.channels==1:
+        y = enhancer(x.transpose(0,1)).transpose(0,1)
+    else:
+        y = enhancer(x.expand(-1,3,-1,-1))
+        y = y.mean(1, keepdim=True) if grey else y
     y = (y[0]*top).round().cpu().numpy().astype(t.dtype)
     return y[0] if grey else np.ascontiguousarray(y.transpose(1,2,0))
 
 def _weave(old, new, n):
     "`new` over `old`, the first `n` rows fading in"
-    for i in range(n): old[i] = np.rint(old[i]*(1-(i+.5)/n) + new[i]*((i+.5)/n))
+    for i in range(n):
+        old[i] = np.rint(old[i]*(1-(i+.5)/n) + new[i]*((i+.5)/n))
     old[n:] = new[n:]
 
 # %% ../nbs/12_enhance.ipynb #6f24bbfa
@@ -242,36 +294,52 @@ def _tiled(a, enhancer, tile, overlap, exact, progress):
         if j==0:
             n,band = by*f if i else 0,out[sy[i]*f:(sy[i+1]+by)*f]
             top = np.empty_like(band[:n])
-        t = _one(enhancer, _cut(a, ys[i], xs[j], th, tw))[(sy[i]-ys[i])*f:,(sx[j]-xs[j])*f:]
+        t = _one(enhancer, _cut(a, ys[i], xs[j], th, tw))
+        t = t[(sy[i]-ys[i])*f:,(sx[j]-xs[j])*f:]
         for old,new in ((top, t[:n]), (band[n:], t[n:])):
             old = old[:,sx[j]*f:(sx[j+1]+bx)*f]
-            _weave(old.swapaxes(0,1), new[:old.shape[0],:old.shape[1]].swapaxes(0,1), bx*f if j else 0)
-        if j==len(xs)-1: _weave(band[:n], top, n)
+            new = new[:old.shape[0],:old.shape[1]]
+            _weave(old.swapaxes(0,1), new.swapaxes(0,1), bx*f if j else 0)
+        if j==len(xs)-1:
+            _weave(band[:n], top, n)
     return out
 
 # %% ../nbs/12_enhance.ipynb #ae75c32e
+_memory_words = ("can't allocate memory", 'DefaultCPUAllocator', 'not enough memory', 'ALLOC_FAILED')
+
 def _out_of_memory(e):
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or any(o in str(e) for o in ("can't allocate memory", 'DefaultCPUAllocator', 'not enough memory', 'ALLOC_FAILED'))
+    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or any(o in str(e) for o in _memory_words)
+
+# %% ../nbs/12_enhance.ipynb #e29bfe50
+def _smaller(enhancer, used, side, overlap, why):
+    "Half of the tile that was `used`, or a `MemoryError` if the generator does not take that"
+    tile = used//2
+    if enhancer.device.type=='cuda':
+        torch.cuda.empty_cache()
+    try:
+        plan_tiles(enhancer, tile, overlap)
+    except ValueError:
+        raise MemoryError(f'not even a tile of {side} pixels fits into memory: {why}') from None
+    warnings.warn(f'a tile of {side} pixels does not fit into memory; going on with {tile}')
+    return tile
 
 # %% ../nbs/12_enhance.ipynb #34a5f104
 def enhance_array(
     a:np.ndarray, # (H,W) or (H,W,3), uint8 or uint16
-    enhancer, # An `Enhancer`, or a generator that works on ImageNet-normalised pictures
+    enhancer, # An `Enhancer`, or a generator that works on ImageNet-normalised images
     tile:int|None=None, # Side of a tile in pixels; as memory allows if None
     overlap:int|None=None, # Of neighbouring tiles, in pixels; from the generator's field if None
     progress:bool=True, # Show a bar where there are more than 20 tiles?
 )->np.ndarray: # (H*factor,W*factor) or the like, same dtype
-    "Any picture through a generator, tile by tile"
-    if a.dtype not in (np.uint8, np.uint16) or a.shape[2:] not in ((),(3,)) or not a.size: raise ValueError(f'{a.dtype} of shape {a.shape}; allowed are uint8 and uint16 of (H,W) or (H,W,3)')
+    "Any image through a generator, tile by tile"
+    if a.dtype not in (np.uint8, np.uint16) or a.shape[2:] not in ((),(3,)) or not a.size:
+        raise ValueError(f'{a.dtype} of shape {a.shape}; allowed are uint8 and uint16 of (H,W) or (H,W,3)')
     enhancer = enhancer if isinstance(enhancer, Enhancer) else Enhancer(enhancer)
     while True:
         side,lap,exact = plan_tiles(enhancer, tile, overlap)
-        try: return _tiled(a, enhancer, side, lap, exact, progress)
+        try:
+            return _tiled(a, enhancer, side, lap, exact, progress)
         except (RuntimeError, MemoryError) as e:
             if not _out_of_memory(e): raise
             why = str(e).strip().split('\n')[0]
-        tile = min(side, max(a.shape[:2]))//2 # outside the handler, which would keep the tensors alive
-        if enhancer.device.type=='cuda': torch.cuda.empty_cache()
-        try: plan_tiles(enhancer, tile, overlap)
-        except ValueError: raise MemoryError(f'not even a tile of {side} pixels fits into memory: {why}') from None
-        warnings.warn(f'a tile of {side} pixels does not fit into memory; going on with {tile}')
+        tile = _smaller(enhancer, min(side, max(a.shape[:2])), side, overlap, why) # outside the handler, which keeps tensors alive

@@ -42,7 +42,8 @@ def register_generator(
 ): # `build`, so that this can decorate a class
     "Let model files name a generator that is not one of ours"
     name = name or build.__name__
-    if name in _library: raise ValueError(f'{name!r} is a generator of this library; give another name')
+    if name in _library:
+        raise ValueError(f'{name!r} is a generator of this library; give another name')
     _registered[name] = build
     return build
 
@@ -53,12 +54,20 @@ def generator_names()->list[str]:
 
 def _build(arch, args):
     "A generator by name, its weights still random"
-    if arch in _registered: return _registered[arch](**args)
-    if arch not in generator_names(): raise ValueError(f'arch={arch!r} is no known generator; known are {", ".join(generator_names())}. Others are made known by register_generator')
-    if arch=='OnLuma': return OnLuma(_build(args['arch'], args['args']))
-    if arch!='unet': return _library[arch](**args)
-    if args.get('norm_type'): args = {**args, 'norm_type':NormType[args['norm_type']]}
-    return unet(**{**args, 'weights':None, 'size':(128,128)}) # the file brings them; the size is one to lay out with, and not for a file to say
+    if arch in _registered:
+        return _registered[arch](**args)
+    if arch not in generator_names():
+        raise ValueError(f'arch={arch!r} is no known generator; known are {", ".join(generator_names())}. '
+                         'Others are made known by register_generator')
+    if arch=='OnLuma':
+        return OnLuma(_build(args['arch'], args['args']))
+    return _library[arch](**args) if arch!='unet' else _build_unet(args)
+
+def _build_unet(args):
+    "The file brings the weights; the size is one to lay out with, and not for a file to say"
+    if args.get('norm_type'):
+        args = {**args, 'norm_type':NormType[args['norm_type']]}
+    return unet(**{**args, 'weights':None, 'size':(128,128)})
 
 # %% ../nbs/12a_model_files.ipynb #789bb943
 def _arch_of(model):
@@ -67,54 +76,71 @@ def _arch_of(model):
 
 def _args_of(model, arch):
     "The arguments that a generator keeps"
-    if isinstance(getattr(model, 'args', None), dict): return model.args
-    if arch=='OnLuma': return dict(arch=_arch_of(model.model), args=_args_of(model.model, _arch_of(model.model)))
+    if isinstance(getattr(model, 'args', None), dict):
+        return model.args
+    if arch=='OnLuma':
+        inner = _arch_of(model.model)
+        return dict(arch=inner, args=_args_of(model.model, inner))
     build = _registered.get(arch) or _library.get(arch)
     names = inspect.signature(build).parameters if build else () # a generator from elsewhere
-    return {k:getattr(model, k) for k in names if isinstance(getattr(model, k, None), (bool,int,float,str,list,tuple))}
+    plain = (bool,int,float,str,list,tuple)
+    return {k:getattr(model, k) for k in names if isinstance(getattr(model, k, None), plain)}
 
 # %% ../nbs/12a_model_files.ipynb #199765bb
 class _Patience(TorchFunctionMode):
     "Lets PyTorch be called so many times"
-    def __init__(self, n): super().__init__(); self.left = n
+    def __init__(self, n):
+        super().__init__()
+        self.left = n
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self.left -= 1
-        if self.left<0: raise ValueError('far more layers are asked for than the file holds')
+        if self.left<0:
+            raise ValueError('far more layers are asked for than the file holds')
         return func(*args, **(kwargs or {}))
 
 def _shapes(tensors): return {k:tuple(v.shape) for k,v in tensors.items()}
 
+def _laid_out(arch, args, patience):
+    "Shapes of the generator's weights, without the weights"
+    grad = torch.set_grad_enabled(torch.is_grad_enabled()) # patience may end inside a no_grad
+    with grad, _Patience(patience), torch.device('meta'):
+        return _shapes(_build(arch, args).state_dict())
+
+# %% ../nbs/12a_model_files.ipynb #955c1911
 def _made(arch, args, tensors):
     "The generator that a file asks for, with the file's weights"
-    with torch.set_grad_enabled(torch.is_grad_enabled()), _Patience(1000+100*len(tensors)), torch.device('meta'): # patience may end inside a no_grad
-        asked = _shapes(_build(arch, args).state_dict())
-    odd = [k for k in {**asked, **_shapes(tensors)} if asked.get(k)!=_shapes(tensors).get(k)]
-    if odd: raise ValueError(f'{len(odd)} tensors do not fit, the first is {odd[0]}: {asked.get(odd[0], "not there")} by args, {_shapes(tensors).get(odd[0], "not there")} in the file')
+    asked,held = _laid_out(arch, args, 1000+100*len(tensors)),_shapes(tensors)
+    odd = [k for k in {**asked, **held} if asked.get(k)!=held.get(k)]
+    if odd:
+        a,b = [o.get(odd[0], 'not there') for o in (asked, held)]
+        raise ValueError(f'{len(odd)} tensors do not fit, the first is {odd[0]}: {a} by args, {b} in the file')
     model = _build(arch, args).eval()
     model.load_state_dict(tensors)
     return model
 
 # %% ../nbs/12a_model_files.ipynb #0ffdb40c
 FORMAT,VERSION = 'perceptual_fastai.enhancer','1'
+_wrong = (ValueError, TypeError, KeyError, RuntimeError, OverflowError) # what arguments that can't be end in
 
 def _probe(enhancer):
-    "A picture to compare by"
+    "An image to compare by"
     o = enhancer.footprint
     side = math.ceil(max(64, o.least)/o.multiple)*o.multiple
     return torch.rand(1, enhancer.channels, side, side, generator=torch.Generator().manual_seed(0))
 
-_wrong = (ValueError, TypeError, KeyError, RuntimeError, OverflowError) # what arguments that can't be end in
-
 def _same_after(enhancer, arch, args, tensors):
-    "Would the file's generator give the same picture?"
-    try: model = _made(arch, args, tensors)
+    "Refuse what would give another image when it is loaded"
+    try:
+        model = _made(arch, args, tensors)
     except _wrong as e:
-        raise ValueError(f'{arch} with args={args} does not take these weights; give arch=... and args=dict(...) as the generator was made: {e}') from e
+        raise ValueError(f'{arch} with args={args} does not take these weights; '
+                         f'give arch=... and args=dict(...) as the generator was made: {e}') from e
     x = _probe(enhancer)
     was = first_tensor(enhancer.model).device
     again = Enhancer(model.to(was), enhancer.factor, enhancer.normalisation, footprint=enhancer.footprint)
     again.enlarge = enhancer.enlarge
-    if not torch.equal(enhancer(x), again(x)): raise ValueError(f'{arch} with args={args} is not this generator, though its weights fit; give args=dict(...) as it was made')
+    if not torch.equal(enhancer(x), again(x)):
+        raise ValueError(f'{arch} with args={args} is not this generator, though its weights fit; give args=dict(...) as it was made')
 
 # %% ../nbs/12a_model_files.ipynb #49693faa
 def _plain_numbers(o):
@@ -125,6 +151,16 @@ def _plain_numbers(o):
         return [_plain_numbers(v) for v in o]
     return str(o) if isinstance(o, float) and not math.isfinite(o) else o
 
+def _about(e, arch, args, card):
+    "What the file says of the enhancer, as JSON"
+    about = dict(arch=arch, args=args, factor=e.factor, enlarge=e.enlarge, normalisation=e.normalisation,
+                 footprint=asdict(e.footprint), card=_plain_numbers({**e.card, **card}))
+    try:
+        return json.dumps(about, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f'args and card must be plain data, as JSON has it: {err}') from None
+
+# %% ../nbs/12a_model_files.ipynb #712cd5ec
 def save_enhancer(
     model, # A generator, or an `Enhancer`, which brings factor, normalisation and card
     path:str|Path, # A .safetensors file
@@ -136,14 +172,11 @@ def save_enhancer(
 )->Path: # The file
     "Write generator and card to one file that holds no code"
     path = Path(path)
-    if path.suffix!='.safetensors': raise ValueError(f'{path}: a model file ends in .safetensors')
-    if isinstance(model, Enhancer): e = model
-    else: e = Enhancer(model, factor, normalisation)
+    if path.suffix!='.safetensors':
+        raise ValueError(f'{path}: a model file ends in .safetensors')
+    e = model if isinstance(model, Enhancer) else Enhancer(model, factor, normalisation)
     arch = arch or _arch_of(e.model)
-    args = dict(_args_of(e.model, arch) if args is None else args)
-    about = dict(arch=arch, args=args, factor=e.factor, enlarge=e.enlarge, normalisation=e.normalisation, footprint=asdict(e.footprint), card=_plain_numbers({**e.card, **card}))
-    try: text = json.dumps(about, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as err: raise ValueError(f'args and card must be plain data, as JSON has it: {err}') from None
+    text = _about(e, arch, dict(_args_of(e.model, arch) if args is None else args), card)
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in e.model.state_dict().items()}
     _same_after(e, arch, json.loads(text)['args'], tensors)
     meta = dict(format=FORMAT, version=VERSION, about=text, sha256=state_digest(tensors, text))
@@ -151,46 +184,71 @@ def save_enhancer(
     return path
 
 # %% ../nbs/12a_model_files.ipynb #a279ef43
-def _read(path):
-    "Tensors and the text in front of them, or an error with the reason"
+def _no_pickle(path):
+    "safetensors begins with eight bytes of length, which may be any, then JSON"
     with open(path, 'rb') as f: start = f.read(9)
-    if start[8:]!=b'{' and (start[:2]==b'PK' or start[:1]==b'\x80'): # safetensors: eight bytes of length, which may be any, then JSON
-        raise EnhancerError(f'{path}: this is a pickle (a .pth or the like), whatever its name; opening one could run code. Give a file of save_enhancer')
+    if start[8:]!=b'{' and (start[:2]==b'PK' or start[:1]==b'\x80'):
+        raise EnhancerError(f'{path}: this is a pickle (a .pth or the like), whatever its name; '
+                            'opening one could run code. Give a file of save_enhancer')
+
+def _parts(path):
+    "What lies in front of the tensors, and the tensors"
+    with safe_open(path, 'pt') as f:
+        meta = f.metadata() or {}
+        if meta.get('format')!=FORMAT:
+            raise EnhancerError(f'{path}: safetensors, but not written by save_enhancer')
+        if meta.get('version')!=VERSION:
+            raise EnhancerError(f"{path}: format version {meta.get('version')}; this library reads version {VERSION}")
+        return meta,{k:f.get_tensor(k) for k in f.keys()}
+
+# %% ../nbs/12a_model_files.ipynb #8e0b8699
+def _read(path):
+    "What the file says and its tensors, or an error with the reason"
+    _no_pickle(path)
     try:
-        with safe_open(path, 'pt') as f:
-            meta = f.metadata() or {}
-            if meta.get('format')!=FORMAT: raise EnhancerError(f'{path}: safetensors, but not written by save_enhancer')
-            if meta.get('version')!=VERSION: raise EnhancerError(f"{path}: format version {meta.get('version')}; this library reads version {VERSION}")
-            tensors = {k:f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e: raise EnhancerError(f'{path}: truncated, or no safetensors file: {e}') from e
+        meta,tensors = _parts(path)
+    except SafetensorError as e:
+        raise EnhancerError(f'{path}: truncated, or no safetensors file: {e}') from e
     text = meta.get('about', '')
-    if state_digest(tensors, text)!=meta.get('sha256'): raise EnhancerError(f'{path}: the checksum does not fit; the file was changed or damaged')
+    if state_digest(tensors, text)!=meta.get('sha256'):
+        raise EnhancerError(f'{path}: the checksum does not fit; the file was changed or damaged')
     return json.loads(text),tensors
 
 # %% ../nbs/12a_model_files.ipynb #c762b422
 def _is_enhancer(path):
-    with safe_open(path, 'pt') as f: return (f.metadata() or {}).get('format')==FORMAT
+    with safe_open(path, 'pt') as f:
+        return (f.metadata() or {}).get('format')==FORMAT
 
 def bundled_enhancers()->list[str]:
     "Names of the models that come with the library"
-    return sorted(o.stem for o in bundled('critic.safetensors').parent.glob('*.safetensors') if _is_enhancer(o))
+    files = bundled('critic.safetensors').parent.glob('*.safetensors')
+    return sorted(o.stem for o in files if _is_enhancer(o))
 
 def _find(path_or_name):
     path = Path(path_or_name)
-    if path.is_file(): return path
-    if str(path_or_name) in bundled_enhancers(): return bundled(f'{path_or_name}.safetensors')
-    raise EnhancerError(f"{path_or_name}: no such model file; models that come with the library: {', '.join(bundled_enhancers()) or 'none'}")
+    if path.is_file():
+        return path
+    names = bundled_enhancers()
+    if str(path_or_name) in names:
+        return bundled(f'{path_or_name}.safetensors')
+    raise EnhancerError(f"{path_or_name}: no such model file; models that come with the library: {', '.join(names) or 'none'}")
 
 # %% ../nbs/12a_model_files.ipynb #9e3e99a3
+_least_of = dict(scale=1, field=0, stride=1, multiple=1, least=1, cost=0)
+
 def _checked(about):
     "All that an `Enhancer` knows, but for the generator"
-    foot = Footprint(**about['footprint'])
+    foot,factor,enlarge = Footprint(**about['footprint']),about['factor'],about['enlarge']
     sizes = {**about['footprint'], 'field':foot.field or 0}
-    bad = {k:v for k,v in sizes.items() if type(v) is not int or not (k not in ('field','cost'))<=v<=(2**40 if k=='cost' else 4096)}
-    if bad: raise ValueError(f'footprint with {bad}')
-    if foot.scale!=about['factor'] or foot.scale not in range(1,9) or about['enlarge'] not in (1,foot.scale): raise ValueError(f"factor={about['factor']}, enlarge={about['enlarge']}, scale={foot.scale} do not go together")
-    if not isinstance(about['card'], dict): raise ValueError('the card is no table')
-    return dict(footprint=foot, factor=foot.scale, enlarge=about['enlarge'], normalisation=stats_of(about['normalisation']), card=about['card'])
+    most = lambda k: 2**40 if k=='cost' else 4096
+    bad = {k:v for k,v in sizes.items() if type(v) is not int or not _least_of[k]<=v<=most(k)}
+    if bad:
+        raise ValueError(f'footprint with {bad}')
+    if foot.scale!=factor or foot.scale not in range(1,9) or enlarge not in (1,foot.scale):
+        raise ValueError(f'factor={factor}, enlarge={enlarge}, scale={foot.scale} do not go together')
+    if not isinstance(about['card'], dict):
+        raise ValueError('the card is no table')
+    return dict(footprint=foot, factor=foot.scale, enlarge=enlarge, normalisation=stats_of(about['normalisation']), card=about['card'])
 
 # %% ../nbs/12a_model_files.ipynb #cb9ef61a
 def load_enhancer(
@@ -202,31 +260,37 @@ def load_enhancer(
     try:
         known = _checked(about)
         model = _made(about['arch'], about['args'], tensors)
-    except _wrong as e: raise EnhancerError(f'{path}: {e}') from e
+    except _wrong as e:
+        reason = str(e).split('\n')[0] # PyTorch's may go on with a list of C++ calls
+        raise EnhancerError(f'{path}: {reason}') from e
     e = Enhancer.__new__(Enhancer) # nothing is to be measured again
     e.__dict__.update(model=model, channels=getattr(model, 'channels', 3), **known)
     return e
 
 def as_enhancer(
-    enhancer, # An `Enhancer`, a generator that works on ImageNet-normalised pictures, or what `load_enhancer` takes
+    enhancer, # An `Enhancer`, a generator that works on ImageNet-normalised images, or what `load_enhancer` takes
 )->Enhancer:
     "Whatever was meant"
-    if isinstance(enhancer, nn.Module): return Enhancer(enhancer)
+    if isinstance(enhancer, nn.Module):
+        return Enhancer(enhancer)
     return enhancer if isinstance(enhancer, Enhancer) else load_enhancer(enhancer)
 
 # %% ../nbs/12a_model_files.ipynb #d9a08de8
 def _hub():
-    try: import huggingface_hub
-    except ImportError: raise ImportError('the hub needs another package: pip install huggingface_hub') from None
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ImportError('the hub needs another package: pip install huggingface_hub') from None
     return huggingface_hub
 
 def model_page(
     enhancer:Enhancer,
 )->str: # Markdown
     "The card as a page"
+    head = ['---', 'library_name: perceptual_fastai', 'pipeline_tag: image-to-image', '---', f'# {enhancer}', '']
     rows = [f'| {k} | {v} |' for k,v in enhancer.card.items()]
-    return '\n'.join(['---', 'library_name: perceptual_fastai', 'pipeline_tag: image-to-image', '---', f'# {enhancer}', '',
-                      *(['| | |', '|---|---|'] if rows else []), *rows, '', '`perceptual_fastai.model_files.from_hub` loads it.', ''])
+    table = ['| | |', '|---|---|', *rows] if rows else []
+    return '\n'.join([*head, *table, '', '`perceptual_fastai.model_files.from_hub` loads it.', ''])
 
 # %% ../nbs/12a_model_files.ipynb #2914f8e6
 def push_to_hub(
@@ -256,13 +320,17 @@ def _bicubic(g, x, size, align_corners, scales, *_):
     "Enlarging by Pillow's bicubic as ONNX writes it: a = -0.5, and at the border the weights of what is there"
     f = symbolic_helper._maybe_get_const(scales, 'fs')
     none = g.op('Constant', value_t=torch.tensor([], dtype=torch.float32))
-    return g.op('Resize', x, none, g.op('Constant', value_t=torch.tensor([1.,1.,*f])), mode_s='cubic', cubic_coeff_a_f=-.5, coordinate_transformation_mode_s='half_pixel', exclude_outside_i=1)
+    by = g.op('Constant', value_t=torch.tensor([1.,1.,*f]))
+    return g.op('Resize', x, none, by, mode_s='cubic', cubic_coeff_a_f=-.5,
+                coordinate_transformation_mode_s='half_pixel', exclude_outside_i=1)
 
 @contextmanager
 def _translated(opset, op='aten::_upsample_bicubic2d_aa'):
     torch.onnx.register_custom_op_symbolic(op, _bicubic, opset)
-    try: yield
-    finally: torch.onnx.unregister_custom_op_symbolic(op, opset)
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic(op, opset)
 
 # %% ../nbs/12a_model_files.ipynb #5c977a1d
 class _Plain(nn.Module):
@@ -271,7 +339,8 @@ class _Plain(nn.Module):
         super().__init__()
         self.model,self.net = enhancer.model,enhancer.net
         mean,std = enhancer.normalisation or ([0.],[1.])
-        self.register_buffer('mean', torch.tensor(mean)[:,None,None]); self.register_buffer('std', torch.tensor(std)[:,None,None])
+        self.register_buffer('mean', torch.tensor(mean)[:,None,None])
+        self.register_buffer('std', torch.tensor(std)[:,None,None])
     def forward(self, x): return (self.net((x-self.mean)/self.std)*self.std+self.mean).clamp(0,1)
 
 def export_onnx(
@@ -280,10 +349,11 @@ def export_onnx(
     opset:int=17, # Version of ONNX's operators
 )->Path: # The file; input `image` (N,C,H,W) and output `enhanced`, both in [0, 1]
     "Write an enhancer for programs without PyTorch"
-    path,x = Path(path),_probe(enhancer)
     axes = {0:'n', 2:'h', 3:'w'}
+    out_axes = {0:'n', 2:'h_out', 3:'w_out'}
+    def write(p):
+        torch.onnx.export(_Plain(enhancer), (_probe(enhancer),), str(p), dynamo=False, opset_version=opset, input_names=['image'],
+                          output_names=['enhanced'], dynamic_axes=dict(image=axes, enhanced=out_axes))
     with eval_mode(enhancer.model), _translated(opset), warnings.catch_warnings():
         warnings.simplefilter('ignore') # about the exporter's age, and sizes that a U-Net asks for
-        atomic_write(path, lambda p: torch.onnx.export(_Plain(enhancer), (x,), str(p), dynamo=False, opset_version=opset, input_names=['image'], output_names=['enhanced'],
-                                                      dynamic_axes=dict(image=axes, enhanced={k:f'{v}_out' if k else v for k,v in axes.items()})))
-    return path
+        return atomic_write(path, write)

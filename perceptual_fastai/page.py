@@ -43,22 +43,28 @@ class Limits:
     minutes:float=60            # Uploads and results of a session that is still open are deleted after so long
     def __post_init__(self):
         for k,v in vars(self).items():
-            if not v>0: raise ValueError(f'{k}={v}; it must be more than 0')
+            if not v>0:
+                raise ValueError(f'{k}={v}; it must be more than 0')
 
 # %% ../nbs/19_page.ipynb #e1ef8865
 def _open_upload(path, limits):
     "The photo, or `PhotoError` with its name and the reason"
     path = Path(path)
-    try: size = path.stat().st_size
-    except OSError: raise PhotoError(f'{path}: the file is gone; upload it again') from None
-    if size>limits.megabytes*2**20: raise PhotoError(f'{path}: {size/2**20:.1f} MB are more than the {limits.megabytes:g} MB allowed')
+    try:
+        megabytes = path.stat().st_size/2**20
+    except OSError:
+        raise PhotoError(f'{path}: the file is gone; upload it again') from None
+    if megabytes>limits.megabytes:
+        raise PhotoError(f'{path}: {megabytes:.1f} MB are more than the {limits.megabytes:g} MB allowed')
     return open_image(path, limits.pixels)
 
 # %% ../nbs/19_page.ipynb #487e9e8e
+def _eight_bits(a):
+    return a if a is None or a.dtype==np.uint8 else np.uint8((a/257).round())
+
 def _flat(pic):
-    "A `ImageData` as eight-bit RGB"
-    small = lambda a: a if a is None or a.dtype==np.uint8 else np.uint8((a/257).round())
-    return to_rgb(to_pillow(ImageData(small(pic.pixels), small(pic.alpha))))
+    "An `ImageData` as eight-bit RGB"
+    return to_rgb(to_pillow(ImageData(_eight_bits(pic.pixels), _eight_bits(pic.alpha))))
 
 def _preview(pic, path, side=1280):
     "What the page shows of it"
@@ -70,11 +76,12 @@ def _preview(pic, path, side=1280):
 
 # %% ../nbs/19_page.ipynb #e51704da
 def _by_strips(f, a, b, lap=0, rows=512):
-    "Mean of `f` over strips of rows of two pictures; neighbours share `lap` rows"
-    t = lambda im,i,n: torch.from_numpy(np.array(im.crop((0, i, im.width, i+n)))).permute(2,0,1)[None]/255
+    "Mean of `f` over strips of rows of two images; neighbours share `lap` rows"
+    def strip(im, i, n):
+        return torch.from_numpy(np.array(im.crop((0, i, im.width, i+n)))).permute(2,0,1)[None]/255
     h = max(1, a.height-lap)
     cuts = [(i, min(rows, h-i)) for i in range(0, h, rows)]
-    return sum(f(t(a,i,n+lap), t(b,i,n+lap)).item()*n for i,n in cuts)/h
+    return sum(f(strip(a, i, n+lap), strip(b, i, n+lap)).item()*n for i,n in cuts)/h
 
 def _middle(im, side=1024):
     x,y = max(0, im.width-side)//2,max(0, im.height-side)//2
@@ -86,11 +93,15 @@ def scores_of(
     clean:Image.Image, # RGB, same size
     network:LossNetwork|None=None, # Measures the feature distance, if given
 )->dict: # psnr_rgb in decibels, ssim_rgb, and feature with a network
-    "Scores of a picture of any size, in bounded memory"
-    if restored.size!=clean.size: raise ValueError('the clean photo is {}x{}, the result {}x{}'.format(*clean.size, *restored.size))
+    "Scores of an image of any size, in bounded memory"
+    if restored.size!=clean.size:
+        raise ValueError('the clean photo is {}x{}, the result {}x{}'.format(*clean.size, *restored.size))
     error = _by_strips(lambda x,y: 10**(-psnr(x, y)/10), restored, clean)
-    row = dict(psnr_rgb=-10*np.log10(error).item() if error else float('inf'), ssim_rgb=_by_strips(ssim, restored, clean, lap=10))
-    if network: row['feature'] = _by_strips(lambda x,y: feature_distance(x, y, network), _middle(restored), _middle(clean), rows=1024)
+    row = dict(psnr_rgb=-10*np.log10(error).item() if error else float('inf'))
+    row['ssim_rgb'] = _by_strips(ssim, restored, clean, lap=10)
+    if network:
+        distance = lambda x,y: feature_distance(x, y, network)
+        row['feature'] = _by_strips(distance, _middle(restored), _middle(clean), rows=1024)
     return row
 
 # %% ../nbs/19_page.ipynb #bc5786d5
@@ -113,6 +124,16 @@ class Result:
     def failed(self): return self.file is None
 
 # %% ../nbs/19_page.ipynb #9e22d029
+def _safe(name): return re.sub(r'[^\w.-]+', '_', name).strip('.') or '_'
+
+def _line(o):
+    "A result in the table"
+    w,h = o.size or (None,None)
+    before = {f'{k}_before':v for k,v in o.baseline.items()}
+    return dict(photo=o.photo, model=o.model, status='failed' if o.failed else 'written', width=w, height=h,
+                seconds=round(o.seconds, 3), **o.scores, **before, note=o.note)
+
+# %% ../nbs/19_page.ipynb #42d43513
 @dataclass
 class Comparison:
     "All results of a run"
@@ -124,18 +145,16 @@ class Comparison:
     @property
     def table(self)->pd.DataFrame:
         "A row per result: its scores, and with `_before` those of what was uploaded"
-        return pd.DataFrame([dict(photo=o.photo, model=o.model, status='failed' if o.failed else 'written', width=o.size[0] if o.size else None, height=o.size[1] if o.size else None,
-                                  seconds=round(o.seconds, 3), **o.scores, **{f'{k}_before':v for k,v in o.baseline.items()}, note=o.note) for o in self.results])
+        return pd.DataFrame([_line(o) for o in self.results])
     def zip(self,
         path:str|Path, # A .zip file
     )->Path: # `path`: a folder per model, and report.csv
         "Everything in one file"
-        with zipfile.ZipFile(path, 'w') as z: # pictures are packed already
-            for o in self.done: z.write(o.file, f'{_safe(o.model)}/{o.file.name}')
+        with zipfile.ZipFile(path, 'w') as z: # images are packed already
+            for o in self.done:
+                z.write(o.file, f'{_safe(o.model)}/{o.file.name}')
             z.writestr('report.csv', self.table.to_csv(index=False))
         return Path(path)
-
-def _safe(name): return re.sub(r'[^\w.-]+', '_', name).strip('.') or '_'
 
 # %% ../nbs/19_page.ipynb #c8f0603a
 def _unique(names):
@@ -144,13 +163,17 @@ def _unique(names):
     for name in names:
         p = Path(name if Path(name).suffix.lower() in WRITES else f'{Path(name).stem}.png')
         n,i = p.name,1
-        while n.lower() in seen: i += 1; n = f'{p.stem} ({i}){p.suffix}'
-        seen.add(n.lower()); out.append(n)
+        while n.lower() in seen:
+            i += 1
+            n = f'{p.stem} ({i}){p.suffix}'
+        seen.add(n.lower())
+        out.append(n)
     return out
 
 def _matched(photos, references):
     "The clean photo of each photo, or None: by name, or one for one"
-    if len(photos)==len(references)==1: return list(references)
+    if len(photos)==len(references)==1:
+        return list(references)
     known = {Path(o).stem.lower():o for o in references}
     return [known.get(Path(o).stem.lower()) for o in photos]
 
@@ -162,42 +185,63 @@ def _until(model, stop):
     "In this thread, `model` raises `Stopped` once `stop()` is true"
     me = threading.get_ident()
     def look(*_):
-        if threading.get_ident()==me and stop(): raise Stopped
+        if threading.get_ident()==me and stop():
+            raise Stopped
     hook = model.register_forward_pre_hook(look)
-    try: yield
-    finally: hook.remove()
+    try:
+        yield
+    finally:
+        hook.remove()
 
 # %% ../nbs/19_page.ipynb #7fa786de
+def _add(note, more): return '; '.join(filter(None, [note, more]))
+
 def _score(r, clean, upload, network, aesthetic):
     "Scores of a result, noted in it"
     im = open_photo(r.file)
     if clean is not None:
-        try: r.scores = scores_of(im, clean, network); r.baseline = scores_of(upload.resize(im.size, Image.Resampling.BICUBIC), clean, network)
-        except ValueError as e: r.note = '; '.join(filter(None, [r.note, f'not scored: {e}']))
+        try:
+            r.scores = scores_of(im, clean, network)
+            r.baseline = scores_of(upload.resize(im.size, Image.Resampling.BICUBIC), clean, network)
+        except ValueError as e:
+            r.note = _add(r.note, f'not scored: {e}')
     if aesthetic:
         r.scores['nima'],r.baseline['nima'] = aesthetic(im),aesthetic(upload)
     return r
 
 # %% ../nbs/19_page.ipynb #5ce15ed6
+def _fitting(pic, path):
+    "`path`, or a PNG of that name where its own format can't hold the image"
+    suffix = path.suffix.lower()
+    deep = pic.pixels.dtype==np.uint16 and suffix not in ('.png','.tif','.tiff')
+    clear = pic.alpha is not None and WRITES[suffix]=='JPEG'
+    return path.with_suffix('.png') if deep or clear else path
+
 def _save(pic, path):
-    "Write the result; as PNG where its own format can't hold it. The file and what was said about it"
+    "Write the result; the file and what was said about it"
+    path = _fitting(pic, path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always', UserWarning)
-        if pic.pixels.dtype==np.uint16 and path.suffix.lower() not in ('.png','.tif','.tiff') or pic.alpha is not None and WRITES[path.suffix.lower()]=='JPEG': path = path.with_suffix('.png')
         save_image(pic, path)
     return path,[str(o.message).removeprefix(f'{path}: ') for o in said]
 
+# %% ../nbs/19_page.ipynb #135bbdb1
 def _result(pic, name, target, model, enhancer, folder, limits, stop):
     "One photo by one model"
     h,w = [o*enhancer.factor for o in pic.pixels.shape[:2]]
-    if w*h>limits.result_pixels: raise ValueError(f'the result would have {w}x{h} pixels, more than the {limits.result_pixels:,} allowed')
+    if w*h>limits.result_pixels:
+        raise ValueError(f'the result would have {w}x{h} pixels, more than the {limits.result_pixels:,} allowed')
     start = time.perf_counter()
-    with _until(enhancer.model, stop): new = enhance_data(pic, enhancer, progress=False)
+    with _until(enhancer.model, stop):
+        new = enhance_data(pic, enhancer, progress=False)
     to = folder/_safe(model)
     file,said = _save(new, to/target)
-    r = Result(name, model, file, file, size=(w,h), was=pic.pixels.shape[1::-1], seconds=time.perf_counter()-start, note='; '.join(dict.fromkeys([*new.notes, *said])))
+    r = Result(name, model, file, file, size=(w,h), was=pic.pixels.shape[1::-1], seconds=time.perf_counter()-start,
+               note='; '.join(dict.fromkeys([*new.notes, *said])))
     r.after = _preview(new, to/'previews'/f'{target}.jpg')
-    if file.suffix.lower() in ('.tif','.tiff'): r.view = to/'previews'/f'{target}.png'; _flat(new).save(r.view) # browsers show no TIFF
+    if file.suffix.lower() in ('.tif','.tiff'): # browsers show no TIFF
+        r.view = to/'previews'/f'{target}.png'
+        _flat(new).save(r.view)
     return r
 
 # %% ../nbs/19_page.ipynb #2785ec01
@@ -205,24 +249,34 @@ _ours = (ValueError, OSError, RuntimeError, MemoryError) # what a photo or a mod
 
 def _clean(ref, limits):
     "The clean photo, or why there is none"
-    try: return (_flat(_open_upload(ref, limits)) if ref else None),''
-    except _ours as e: return None,f'not scored: {Path(ref).name}: {str(e).removeprefix(f"{ref}: ")}'
+    if not ref:
+        return None,''
+    try:
+        return _flat(_open_upload(ref, limits)),''
+    except _ours as e:
+        return None,f'not scored: {Path(ref).name}: {str(e).removeprefix(f"{ref}: ")}'
 
+# %% ../nbs/19_page.ipynb #a397c506
 def _by_each(f, target, ref, models, folder, limits, network, aesthetic, stop):
     "One photo by every model; ends where `Stopped` is raised"
-    bad = lambda e,model='': Result(Path(f).name, model, note=str(e).removeprefix(f'{f}: ') or type(e).__name__)
+    def bad(e, model=''):
+        return Result(Path(f).name, model, note=str(e).removeprefix(f'{f}: ') or type(e).__name__)
     try:
         pic = _open_upload(f, limits)
         before,upload = _preview(pic, folder/'previews'/f'{target}.jpg'),_flat(pic)
-    except _ours as e: yield bad(e); return
+    except _ours as e:
+        yield bad(e)
+        return
     clean,note = _clean(ref, limits)
     for model,enhancer in models.items():
-        if stop(): raise Stopped
+        if stop():
+            raise Stopped
         try:
             r = _result(pic, Path(f).name, target, model, as_enhancer(enhancer), folder, limits, stop)
-            r.before,r.note = before,'; '.join(filter(None, [r.note, note]))
+            r.before,r.note = before,_add(r.note, note)
             yield _score(r, clean, upload, network, aesthetic)
-        except _ours as e: yield bad(e, model)
+        except _ours as e:
+            yield bad(e, model)
 
 # %% ../nbs/19_page.ipynb #b0caccea
 def compare_each(
@@ -230,19 +284,24 @@ def compare_each(
     models:dict, # Name -> what `as_enhancer` takes
     folder:str|Path, # Where results and previews go
     references=(), # Paths of clean photos, found by name
-    limits:Limits=Limits(),
+    limits:Limits=Limits(), # How much is allowed
     network:LossNetwork|None=None, # Measures the feature distance
-    aesthetic=None, # RGB picture -> mean opinion, 1 to 10
+    aesthetic=None, # RGB image -> mean opinion, 1 to 10
     stop=lambda: False, # Asked before every tile
 ): # Yields a `Result` at a time
     "Every photo by every model"
     photos,folder = list(photos),Path(folder)
-    if not photos: raise ValueError('no photo yet; upload one, or take an example')
-    if not models: raise ValueError('no model chosen')
-    if len(photos)>limits.files: raise ValueError(f'{len(photos)} photos; {limits.files} at once are allowed')
+    if not photos:
+        raise ValueError('no photo yet; upload one, or take an example')
+    if not models:
+        raise ValueError('no model chosen')
+    if len(photos)>limits.files:
+        raise ValueError(f'{len(photos)} photos; {limits.files} at once are allowed')
+    targets = _unique([Path(f).name for f in photos])
     with suppress(Stopped):
-        for f,target,ref in zip(photos, _unique([Path(f).name for f in photos]), _matched(photos, references)):
-            if stop(): return
+        for f,target,ref in zip(photos, targets, _matched(photos, references)):
+            if stop():
+                return
             yield from _by_each(f, target, ref, models, folder, limits, network, aesthetic, stop)
 
 # %% ../nbs/19_page.ipynb #b4b8038e
@@ -256,10 +315,14 @@ def compare(
     return Comparison(list(compare_each(photos, models, folder, **kwargs)))
 
 # %% ../nbs/19_page.ipynb #5d089d86
-_scales = dict(psnr_rgb=('PSNR', '{:.2f} dB', 1, 'Peak signal-to-noise ratio on RGB, data range 1, no crop; higher is better'),
-               ssim_rgb=('SSIM', '{:.4f}', 1, 'Structural similarity on RGB, 11x11 Gaussian window, sigma 1.5; higher is better'),
-               feature=('Feature distance', '{:.4f}', -1, 'Distance as a trained network sees it, on the middle 1024x1024 pixels; lower is better'),
-               nima=('NIMA', '{:.2f}', 1, 'Mean opinion that a network expects of people, 1 to 10'))
+_psnr_help = 'Peak signal-to-noise ratio on RGB, data range 1, no crop; higher is better'
+_ssim_help = 'Structural similarity on RGB, 11x11 Gaussian window, sigma 1.5; higher is better'
+_feature_help = 'Distance as a trained network sees it, on the middle 1024x1024 pixels; lower is better'
+_nima_help = 'Mean opinion that a network expects of people, 1 to 10'
+_scales = dict(psnr_rgb=('PSNR', '{:.2f} dB', 1, _psnr_help),
+               ssim_rgb=('SSIM', '{:.4f}', 1, _ssim_help),
+               feature=('Feature distance', '{:.4f}', -1, _feature_help),
+               nima=('NIMA', '{:.2f}', 1, _nima_help))
 
 def _url(path): return f'gradio_api/file={quote(str(path))}'
 
@@ -268,87 +331,151 @@ def _row(k, r):
     name,form,sign,help = _scales[k]
     now,was = r.scores.get(k),r.baseline.get(k)
     show = lambda v: '–' if v is None else form.format(v)
-    better = '' if now is None or was is None or show(now)==show(was) else ' class="pf-better"' if (now-was)*sign>0 else ' class="pf-worse"'
-    return f'<tr><th scope="row" title="{escape(help)}">{name}</th><td>{show(was)}</td><td{better}>{show(now)}</td></tr>'
+    how = ''
+    if now is not None and was is not None and show(now)!=show(was):
+        how = ' class="pf-better"' if (now-was)*sign>0 else ' class="pf-worse"'
+    return f'<tr><th scope="row" title="{escape(help)}">{name}</th><td>{show(was)}</td><td{how}>{show(now)}</td></tr>'
 
 # %% ../nbs/19_page.ipynb #21e74862
 def _slider(r):
     "Before and after in one frame"
     what,(w,h) = escape(f'{r.photo} by {r.model}'),r.size
-    return (f'<div class="pf-slider" style="--at:50%;--w:{w};--h:{h}">'
-            f'<img src="{_url(r.after)}" alt="{what}, after"><img class="pf-before" src="{_url(r.before)}" alt="{what}, before">'
-            '<span class="pf-line" aria-hidden="true"></span><span class="pf-tag pf-left" aria-hidden="true">before</span><span class="pf-tag pf-right" aria-hidden="true">after</span>'
-            f'<input type="range" min="0" max="100" value="50" aria-label="Before and after, {what}" oninput="this.parentNode.style.setProperty(\'--at\',this.value+\'%\')"></div>')
+    return f'''<div class="pf-slider" style="--at:50%;--w:{w};--h:{h}">
+  <img src="{_url(r.after)}" alt="{what}, after">
+  <img class="pf-before" src="{_url(r.before)}" alt="{what}, before">
+  <span class="pf-line" aria-hidden="true"></span>
+  <span class="pf-tag pf-left" aria-hidden="true">before</span>
+  <span class="pf-tag pf-right" aria-hidden="true">after</span>
+  <input type="range" min="0" max="100" value="50" aria-label="Before and after, {what}"
+    oninput="this.parentNode.style.setProperty('--at',this.value+'%')">
+</div>'''
 
+# %% ../nbs/19_page.ipynb #2858e04e
+def _scores_table(r):
+    "What was uploaded beside the result"
+    rows = '\n'.join(_row(k, r) for k in _scales if k in {*r.scores, *r.baseline, 'nima'})
+    return f'''<table>
+<thead><tr><td></td><th scope="col">uploaded</th><th scope="col">result</th></tr></thead>
+<tbody>
+{rows}
+</tbody></table>'''
+
+def _note(r):
+    "What is to be said of the result, if anything"
+    known = 'psnr_rgb' in {*r.scores, *r.baseline}
+    note = r.note or ('' if known else 'PSNR, SSIM and feature distance need the clean photo.')
+    return f'<p class="pf-note">{escape(note)}</p>' if note else ''
+
+# %% ../nbs/19_page.ipynb #3837fdb9
 def card(
     r:Result, # One that is there
 )->str: # HTML
     "A result on the page"
-    name = escape(f'{r.photo} by {r.model}')
-    known = {*r.scores, *r.baseline, 'nima'}
-    rows = ''.join(_row(k, r) for k in _scales if k in known)
-    note = r.note or ('' if 'psnr_rgb' in known else 'PSNR, SSIM and feature distance need the clean photo.')
-    note = f'<p class="pf-note">{escape(note)}</p>' if note else ''
-    return (f'<article class="pf-card"><div class="pf-frame">{_slider(r)}</div><div class="pf-text"><h4>{escape(r.model)}</h4><p class="pf-size">{r.was[0]} × {r.was[1]} → {r.size[0]} × {r.size[1]} px · {r.seconds:.1f} s</p>'
-            f'<table><thead><tr><td></td><th scope="col">uploaded</th><th scope="col">result</th></tr></thead><tbody>{rows}</tbody></table>{note}'
-            f'<p class="pf-links"><a class="pf-full" href="{_url(r.view)}" target="_blank" rel="noopener" aria-label="Full size of {name}, in a new tab">Full size</a>'
-            f'<a href="{_url(r.file)}" download="{escape(r.file.name)}" aria-label="Download {name}">Download</a></p></div></article>')
+    name,(w,h),(W,H) = escape(f'{r.photo} by {r.model}'),r.was,r.size
+    return f'''<article class="pf-card">
+<div class="pf-frame">{_slider(r)}</div>
+<div class="pf-text">
+  <h4>{escape(r.model)}</h4>
+  <p class="pf-size">{w} × {h} → {W} × {H} px · {r.seconds:.1f} s</p>
+  {_scores_table(r)}{_note(r)}
+  <p class="pf-links">
+    <a class="pf-full" href="{_url(r.view)}" target="_blank" rel="noopener" aria-label="Full size of {name}, in a new tab">Full size</a>
+    <a href="{_url(r.file)}" download="{escape(r.file.name)}" aria-label="Download {name}">Download</a>
+  </p>
+</div></article>'''
 
 # %% ../nbs/19_page.ipynb #f809e858
+def _failure(r):
+    by = f' by {r.model}' if r.model else ''
+    return f'<li><b>{escape(r.photo)}</b>{escape(by)}: {escape(r.note)}</li>'
+
+def _section(name, results):
+    "All results of one photo"
+    inside = ''.join(card(o) for o in results)
+    return f'<section class="pf-photo"><h3>{escape(name)}</h3><div class="pf-grid">{inside}</div></section>'
+
 def cards(
-    c:Comparison,
+    c:Comparison, # As far as it is
 )->str: # HTML
     "All results, photo by photo; first of all what failed"
-    bad = ''.join(f'<li><b>{escape(o.photo)}</b>{escape(f" by {o.model}" if o.model else "")}: {escape(o.note)}</li>' for o in c.failed)
+    bad,photos = ''.join(_failure(o) for o in c.failed),{}
     out = [f'<div class="pf-failed" role="alert"><p>Left out:</p><ul>{bad}</ul></div>'] if bad else []
-    for photo in dict.fromkeys((o.photo, o.before) for o in c.done):
-        out.append(f'<section class="pf-photo"><h3>{escape(photo[0])}</h3><div class="pf-grid">{"".join(card(o) for o in c.done if (o.photo, o.before)==photo)}</div></section>')
+    for o in c.done:
+        photos.setdefault((o.photo, o.before), []).append(o)
+    out += [_section(name, results) for (name,_),results in photos.items()]
     return '<div class="pf-results">'+''.join(out)+'</div>'
 
 # %% ../nbs/19_page.ipynb #189cedc4
 CSS = '''
-.gradio-container {max-width:1240px !important; margin:0 auto !important; --font:system-ui,-apple-system,"Segoe UI","Noto Sans","DejaVu Sans",sans-serif}
-.pf-flush,.pf-flush .html-container {padding:0 !important} .pf-head h1 {font-size:clamp(1.45rem,4.5vw,1.9rem); line-height:1.25; font-weight:650; letter-spacing:-.02em; margin:.8rem 0 .15rem; color:var(--body-text-color)}
+.gradio-container {max-width:1240px !important; margin:0 auto !important;
+  --font:system-ui,-apple-system,"Segoe UI","Noto Sans","DejaVu Sans",sans-serif}
+.pf-flush,.pf-flush .html-container {padding:0 !important}
+.pf-head h1 {font-size:clamp(1.45rem,4.5vw,1.9rem); line-height:1.25; font-weight:650; letter-spacing:-.02em;
+  margin:.8rem 0 .15rem; color:var(--body-text-color)}
 .pf-head p {color:var(--body-text-color-subdued); font-size:1rem; margin:0 0 .4rem; max-width:46rem}
-.pf-examples {align-items:stretch} .pf-examples button {min-width:150px !important; justify-content:flex-start; gap:.6rem; font-weight:500; background:transparent; border:1px solid var(--border-color-primary)}
+.pf-examples {align-items:stretch}
+.pf-examples button {min-width:150px !important; justify-content:flex-start; gap:.6rem; font-weight:500;
+  background:transparent; border:1px solid var(--border-color-primary)}
 .pf-examples button img {width:44px !important; height:44px !important; object-fit:cover; border-radius:6px; margin:0}
-.pf-about dl {margin:0; font-size:.85rem} .pf-about dt {font-weight:600; margin-top:.5rem} .pf-about dd {margin:0; color:var(--body-text-color-subdued); overflow-wrap:anywhere}
-.pf-top {align-items:center; min-height:44px} .pf-status {color:var(--body-text-color)} .pf-status p {margin:.2rem 0}
-.pf-empty {border:1px dashed var(--border-color-primary); border-radius:12px; padding:5rem 1.5rem; text-align:center; color:var(--body-text-color-subdued)}
-.pf-failed {border-left:3px solid #c2410c; background:color-mix(in srgb,#c2410c 9%,transparent); border-radius:0 8px 8px 0; padding:.5rem .9rem; margin-bottom:1rem; color:var(--body-text-color)}
-.pf-failed p {margin:0; font-weight:600} .pf-failed ul {margin:.1rem 0 0 1.1rem; list-style:disc}
+.pf-about dl {margin:0; font-size:.85rem}
+.pf-about dt {font-weight:600; margin-top:.5rem}
+.pf-about dd {margin:0; color:var(--body-text-color-subdued); overflow-wrap:anywhere}
+.pf-top {align-items:center; min-height:44px}
+.pf-status {color:var(--body-text-color)}
+.pf-status p {margin:.2rem 0}
+.pf-empty {border:1px dashed var(--border-color-primary); border-radius:12px; padding:5rem 1.5rem; text-align:center;
+  color:var(--body-text-color-subdued)}
+.pf-failed {border-left:3px solid #c2410c; background:color-mix(in srgb,#c2410c 9%,transparent); border-radius:0 8px 8px 0;
+  padding:.5rem .9rem; margin-bottom:1rem; color:var(--body-text-color)}
+.pf-failed p {margin:0; font-weight:600}
+.pf-failed ul {margin:.1rem 0 0 1.1rem; list-style:disc}
 .pf-results {color:var(--body-text-color)}
-.pf-photo h3 {font-size:1.02rem; font-weight:600; margin:.2rem 0 .55rem; overflow-wrap:anywhere} .pf-photo {margin-bottom:1.5rem}
+.pf-photo h3 {font-size:1.02rem; font-weight:600; margin:.2rem 0 .55rem; overflow-wrap:anywhere}
+.pf-photo {margin-bottom:1.5rem}
 .pf-grid {display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr)); gap:1rem}
-.pf-card {border:1px solid var(--border-color-primary); border-radius:12px; overflow:hidden; background:var(--block-background-fill); box-shadow:0 1px 3px rgb(0 0 0/.07)}
+.pf-card {border:1px solid var(--border-color-primary); border-radius:12px; overflow:hidden;
+  background:var(--block-background-fill); box-shadow:0 1px 3px rgb(0 0 0/.07)}
 .pf-frame {background:color-mix(in srgb,var(--body-text-color) 8%,transparent)}
-.pf-slider {position:relative; aspect-ratio:var(--w)/var(--h); width:min(100%,calc(70vh*var(--w)/var(--h))); margin:0 auto; overflow:hidden; touch-action:pan-y}
+.pf-slider {position:relative; aspect-ratio:var(--w)/var(--h); width:min(100%,calc(70vh*var(--w)/var(--h))); margin:0 auto;
+  overflow:hidden; touch-action:pan-y}
 .pf-slider img {position:absolute; inset:0; width:100%; height:100%; object-fit:fill; margin:0; border-radius:0; max-width:none}
 .pf-before {clip-path:inset(0 calc(100% - var(--at)) 0 0)}
-.pf-line {position:absolute; top:0; bottom:0; left:var(--at); width:2px; margin-left:-1px; background:#fff; box-shadow:0 0 4px rgb(0 0 0/.5); pointer-events:none}
-.pf-line::after {content:"◂ ▸"; position:absolute; top:50%; left:50%; transform:translate(-50%,-50%); width:34px; height:34px; border-radius:50%; background:#fff; color:#333;
-  font-size:11px; line-height:34px; text-align:center; white-space:nowrap; box-shadow:0 1px 5px rgb(0 0 0/.4)}
+.pf-line {position:absolute; top:0; bottom:0; left:var(--at); width:2px; margin-left:-1px; background:#fff;
+  box-shadow:0 0 4px rgb(0 0 0/.5); pointer-events:none}
+.pf-line::after {content:"◂ ▸"; position:absolute; top:50%; left:50%; transform:translate(-50%,-50%); width:34px; height:34px;
+  border-radius:50%; background:#fff; color:#333; font-size:11px; line-height:34px; text-align:center; white-space:nowrap;
+  box-shadow:0 1px 5px rgb(0 0 0/.4)}
 .pf-slider:focus-within .pf-line::after {outline:3px solid var(--color-accent); outline-offset:2px}
 .pf-slider input {position:absolute; inset:0; width:100%; height:100%; margin:0; opacity:0; cursor:ew-resize}
-.pf-tag {position:absolute; top:8px; padding:1px 9px; border-radius:9px; font-size:.74rem; background:rgb(0 0 0/.55); color:#fff; pointer-events:none}
-.pf-left {left:8px} .pf-right {right:8px}
+.pf-tag {position:absolute; top:8px; padding:1px 9px; border-radius:9px; font-size:.74rem; background:rgb(0 0 0/.55);
+  color:#fff; pointer-events:none}
+.pf-left {left:8px}
+.pf-right {right:8px}
 .pf-text {padding:.75rem 1rem .85rem}
 .pf-text h4 {font-size:1rem; font-weight:600; margin:0; overflow-wrap:anywhere}
-.pf-size,.pf-note {color:var(--body-text-color-subdued); font-size:.82rem; margin:.05rem 0 .5rem} .pf-note {margin:.45rem 0 0}
+.pf-size,.pf-note {color:var(--body-text-color-subdued); font-size:.82rem; margin:.05rem 0 .5rem}
+.pf-note {margin:.45rem 0 0}
 .pf-card table {width:100%; border-collapse:collapse; font-size:.86rem; font-variant-numeric:tabular-nums; margin:0}
-.pf-card th,.pf-card td {text-align:right; font-weight:400; padding:.2rem 0} .pf-card tbody th {text-align:left; cursor:help}
-.pf-card thead {color:var(--body-text-color-subdued); font-size:.76rem} .pf-card tbody tr {border-top:1px solid var(--border-color-primary)}
-.pf-card .pf-better {color:#15803d; font-weight:600} .pf-card .pf-worse {color:#b45309; font-weight:600}
-.dark .pf-card .pf-better {color:#4ade80} .dark .pf-card .pf-worse {color:#fbbf24}
-.pf-links {display:flex; gap:1.1rem; margin:.65rem 0 0; font-size:.9rem} .pf-links a {color:var(--link-text-color); text-decoration:underline; text-underline-offset:3px}
+.pf-card th,.pf-card td {text-align:right; font-weight:400; padding:.2rem 0}
+.pf-card tbody th {text-align:left; cursor:help}
+.pf-card thead {color:var(--body-text-color-subdued); font-size:.76rem}
+.pf-card tbody tr {border-top:1px solid var(--border-color-primary)}
+.pf-card .pf-better {color:#15803d; font-weight:600}
+.pf-card .pf-worse {color:#b45309; font-weight:600}
+.dark .pf-card .pf-better {color:#4ade80}
+.dark .pf-card .pf-worse {color:#fbbf24}
+.pf-links {display:flex; gap:1.1rem; margin:.65rem 0 0; font-size:.9rem}
+.pf-links a {color:var(--link-text-color); text-decoration:underline; text-underline-offset:3px}
 .pf-links a:focus-visible {outline:2px solid var(--color-accent); outline-offset:2px; border-radius:3px}
-.pf-foot {color:var(--body-text-color-subdued); font-size:.8rem; line-height:1.5; border-top:1px solid var(--border-color-primary); padding-top:.7rem; margin-top:.6rem}
+.pf-foot {color:var(--body-text-color-subdued); font-size:.8rem; line-height:1.5;
+  border-top:1px solid var(--border-color-primary); padding-top:.7rem; margin-top:.6rem}
 '''
 
 # %% ../nbs/19_page.ipynb #2432a36d
 def _trim():
     "Have the C library return free memory to the system, where it knows how (glibc does)"
-    with suppress(OSError, AttributeError, TypeError): ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 # %% ../nbs/19_page.ipynb #ab377bc9
 class Desk:
@@ -356,57 +483,85 @@ class Desk:
     def __init__(self,
         folder:str|Path, # All files of the server
         minutes:float=60, # How long they are kept at most
-    ): self.folder,self.seconds,self.runs,self.busy,self.over = Path(folder),60*minutes,{},threading.Lock(),False
+    ):
+        self.folder,self.seconds,self.runs = Path(folder),60*minutes,{}
+        self.busy,self.over = threading.Lock(),False
     def open(self, session):
         "A fresh run; what the session had before is stopped and deleted"
         self.close(session)
-        run = SimpleNamespace(folder=self.folder/f'results-{secrets.token_hex(16)}', stop=threading.Event(), since=time.time(), so_far=Comparison(), over=False)
-        if self.over: run.stop.set(); return run
+        run = SimpleNamespace(folder=self.folder/f'results-{secrets.token_hex(16)}', stop=threading.Event(),
+                              since=time.time(), so_far=Comparison(), over=False)
+        if self.over:
+            run.stop.set()
+            return run
         run.folder.mkdir(parents=True)
         self.runs[session] = run
         return run
     def close(self, session):
         "End the session's run and delete its files"
-        if run := self.runs.pop(session, None): run.stop.set(); shutil.rmtree(run.folder, ignore_errors=True); _trim()
+        if run := self.runs.pop(session, None):
+            run.stop.set()
+            shutil.rmtree(run.folder, ignore_errors=True)
+            _trim()
 
 # %% ../nbs/19_page.ipynb #648b6156
 @patch
-def stop(self:Desk, session):
-    "End the session's run, if there is one, and return it; what is done stays"
+def stop(self:Desk,
+    session, # Whose run
+): # The run, or None
+    "End the session's run, if there is one; what is done stays"
     run = self.runs.get(session)
-    if run and not run.over: run.stop.set()
+    if run and not run.over:
+        run.stop.set()
     return run
 
 @patch
-def end(self:Desk, patience=60):
-    "Stop every run, delete its files, begin no other, and wait in seconds for the one at work to notice"
+def end(self:Desk,
+    patience:float=60, # Seconds
+):
+    "Stop every run, delete its files, begin no other, and wait for the one at work to notice"
     self.over = True
-    for k in list(self.runs): self.close(k)
-    if self.busy.acquire(timeout=patience): self.busy.release()
+    for k in list(self.runs):
+        self.close(k)
+    if self.busy.acquire(timeout=patience):
+        self.busy.release()
+
+# %% ../nbs/19_page.ipynb #751cfc17
+def _newest(folder): return max((f.stat().st_mtime for f in folder.iterdir()), default=0)
 
 @patch
-def sweep(self:Desk, now=None):
+def sweep(self:Desk,
+    now:float|None=None, # Seconds since 1970; the clock's if None
+):
     "Delete what is too old: runs, uploads, which lie in folders named by their SHA-256, and uploads that were broken off"
     old = (now or time.time())-self.seconds
     for k,run in list(self.runs.items()):
-        if run.since<old: self.close(k)
+        if run.since<old:
+            self.close(k)
     for d in self.folder.iterdir():
-        if d.is_file() and d.stat().st_mtime<old: d.unlink(missing_ok=True)
-        if re.fullmatch(r'[0-9a-f]{64}', d.name) and max((f.stat().st_mtime for f in d.iterdir()), default=0)<old: shutil.rmtree(d, ignore_errors=True)
+        if d.is_file():
+            if d.stat().st_mtime<old:
+                d.unlink(missing_ok=True)
+        elif re.fullmatch(r'[0-9a-f]{64}', d.name) and _newest(d)<old:
+            shutil.rmtree(d, ignore_errors=True)
 
 # %% ../nbs/19_page.ipynb #80382ee9
+_examples = {'Cat, rough JPEG': ('chelsea.png', lambda im: jpeg(im, 15)),
+             'Flower, shrunk by 4': ('flower.jpg', lambda im: Crappifier.johnson(4)(im, 'flower'))}
+
 def example_photos(
     folder:str|Path, # Gets `spoiled` and `clean`
 )->dict: # Title -> (spoiled, clean)
     "Two spoiled photos and what they were"
     folder,src = Path(folder),sample_photos(Path(folder)/'samples')/'held_out'
-    makes = {'Cat, rough JPEG':('chelsea.png', lambda im: jpeg(im, 15)), 'Flower, shrunk by 4':('flower.jpg', lambda im: Crappifier.johnson(4)(im, 'flower'))}
     out = {}
-    for title,(name,spoil) in makes.items():
+    for title,(name,spoil) in _examples.items():
         clean = downscale(open_photo(src/name), 288)
         clean = clean.crop((0, 0, clean.width//4*4, clean.height//4*4))
         files = [folder/kind/Path(name).with_suffix('.png').name for kind in ('spoiled','clean')]
-        for f,im in zip(files, (spoil(clean), clean)): f.parent.mkdir(parents=True, exist_ok=True); im.save(f)
+        for f,im in zip(files, (spoil(clean), clean)):
+            f.parent.mkdir(parents=True, exist_ok=True)
+            im.save(f)
         out[title] = tuple(files)
     return out
 
@@ -416,44 +571,64 @@ class Shelf:
     def __init__(self,
         models, # Names of bundled models or paths of model files
         device=None, # cpu, cuda, ...; a GPU if there is one
-    ): self.paths,self.device,self.open = {self._name(o):o for o in models},device or default_device(),{}
+    ):
+        self.paths,self.open = {self._name(o):o for o in models},{}
+        self.device = device or default_device()
     def _name(self, o): return Path(o).stem if str(o).endswith('.safetensors') else str(o)
     def __getitem__(self, name):
-        if name not in self.open: self.open[name] = load_enhancer(self.paths[name]).to(self.device)
+        if name not in self.open:
+            self.open[name] = load_enhancer(self.paths[name]).to(self.device)
         return self.open[name]
     def own(self, path, limits=Limits()):
         "A visitor's model under its own name, or a `ValueError` that shows no folder of this machine"
         path = Path(path)
         try:
-            if path.stat().st_size>limits.model_megabytes*2**20: raise ValueError(f'{path}: more than {limits.model_megabytes:g} MB')
+            if path.stat().st_size>limits.model_megabytes*2**20:
+                raise ValueError(f'{path}: more than {limits.model_megabytes:g} MB')
             return f'{path.stem} (yours)',load_enhancer(path).to(self.device)
-        except (ValueError, OSError) as e: raise ValueError(str(e).replace(f'{path.parent}{os.sep}', '')) from None
+        except (ValueError, OSError) as e:
+            raise ValueError(str(e).replace(f'{path.parent}{os.sep}', '')) from None
 
 # %% ../nbs/19_page.ipynb #2843478a
 @contextmanager
 def _environment(**kwargs):
     was = {k:os.environ.get(k) for k in kwargs}
     os.environ.update(kwargs)
-    try: yield
+    try:
+        yield
     finally:
-        for k,v in was.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+        for k,v in was.items():
+            if v is None:
+                os.environ.pop(k, None)
+            else:
+                os.environ[k] = v
 
 def _gradio():
-    try: import gradio
-    except ModuleNotFoundError: raise ModuleNotFoundError("the page needs another package: pip install 'gradio>=6,<7'", name='gradio') from None
+    try:
+        import gradio
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("the page needs another package: pip install 'gradio>=6,<7'", name='gradio') from None
     return gradio
 
 # %% ../nbs/19_page.ipynb #4fafb51f
 class Worker:
     "What happens when someone presses Enhance"
-    def __init__(self, shelf, desk, limits=Limits(), aesthetic=None):
-        self.shelf,self.desk,self.limits,self.aesthetic,self._network = shelf,desk,limits,aesthetic,None
+    def __init__(self,
+        shelf:Shelf, # The models
+        desk:Desk, # The sessions
+        limits:Limits=Limits(), # How much is allowed
+        aesthetic=None, # RGB image -> mean opinion, 1 to 10
+    ):
+        self.shelf,self.desk,self.limits,self.aesthetic = shelf,desk,limits,aesthetic
+        self._network = None
     @property
     def network(self):
         "The critic that comes with the library, opened when first needed"
-        if not self._network: self._network = LossNetwork(weights='learned')
+        if not self._network:
+            self._network = LossNetwork(weights='learned')
         return self._network
     def models(self, names, own):
+        "Those chosen, and the visitor's own"
         chosen = {n:self.shelf[n] for n in names or []}
         return chosen | dict([self.shelf.own(own, self.limits)] if own else [])
 
@@ -461,21 +636,34 @@ class Worker:
 def _steps(worker, run, photos, names, references, own):
     "Yield how far the run is: results so far, results in all. Each step is alone on the machine"
     models = worker.models(names, own)
-    each = compare_each(photos, models, run.folder, references=references, limits=worker.limits, network=worker.network if references else None, aesthetic=worker.aesthetic, stop=run.stop.is_set)
+    network = worker.network if references else None
+    each = compare_each(photos, models, run.folder, references=references, limits=worker.limits, network=network,
+                        aesthetic=worker.aesthetic, stop=run.stop.is_set)
     total = len(photos)*len(models)
     while True:
-        with worker.desk.busy: r = next(each, None)
-        if r is None: return
+        with worker.desk.busy:
+            r = next(each, None)
+        if r is None:
+            return
         run.so_far.results.append(r)
-        if r.model=='': total -= len(models)-1
+        if r.model=='':
+            total -= len(models)-1
         yield len(run.so_far.results),total
 
+# %% ../nbs/19_page.ipynb #c4364be5
 def _says(text, role='status'): return f'<p role="{role}">{escape(text)}</p>'
+
 def _summary(run):
     n,bad = len(run.so_far.done),len(run.so_far.failed)
-    return _says(f'{"Cancelled; " if run.stop.is_set() else ""}{n} result{"" if n==1 else "s"}{f", {bad} left out" if bad else ""}.')
+    cancelled = 'Cancelled; ' if run.stop.is_set() else ''
+    results = f"{n} result{'' if n==1 else 's'}"
+    left_out = f', {bad} left out' if bad else ''
+    return _says(f'{cancelled}{results}{left_out}.')
 
-def _ended(run): return _summary(run),cards(run.so_far),run.so_far.zip(run.folder/'results.zip') if run.so_far.done else None
+def _ended(run):
+    "Status, cards, and the zip if there is anything to put in"
+    z = run.so_far.zip(run.folder/'results.zip') if run.so_far.done else None
+    return _summary(run),cards(run.so_far),z
 
 # %% ../nbs/19_page.ipynb #29b8d604
 EMPTY = '<div class="pf-empty">Results appear here: a slider between before and after, and the scores.</div>'
@@ -493,20 +681,27 @@ def enhance(self:Worker,
     here = lambda: self.desk.runs.get(session) is run # not closed, nor begun anew
     try:
         yield _says('Opening the models …'),EMPTY,None
-        for n,total in _steps(self, run, photos or [], names, references or [], own): yield _says(f'{n} of {total} …'),cards(run.so_far),None
+        for n,total in _steps(self, run, photos or [], names, references or [], own):
+            yield _says(f'{n} of {total} …'),cards(run.so_far),None
         run.over = True
-        if here(): yield _ended(run)
-    except (ValueError, OSError) as e: yield _says(str(e), 'alert'),EMPTY,None
+        if here():
+            yield _ended(run)
+    except (ValueError, OSError) as e:
+        yield _says(str(e), 'alert'),EMPTY,None
     finally:
         run.over = True
-        if not here(): shutil.rmtree(run.folder, ignore_errors=True) # the last step may have written after the folder was deleted
+        if not here(): # the last step may have written after the folder was deleted
+            shutil.rmtree(run.folder, ignore_errors=True)
 
+# %% ../nbs/19_page.ipynb #aa5111d6
 @patch
 def cancel(self:Worker,
     session, # Whose run
 ): # (status, zip or None)
     "End a run; what is done can be downloaded"
-    if not (run := self.desk.stop(session)): return _says('Cancelled.'),None
+    run = self.desk.stop(session)
+    if not run:
+        return _says('Cancelled.'),None
     status,_,z = _ended(run)
     return status,z
 
@@ -516,111 +711,171 @@ def _about(shelf):
     out = []
     for n in shelf.paths:
         e = shelf[n]
-        out.append(f'<dt>{escape(n)}</dt><dd>{escape(repr(e))}</dd>'+''.join(f'<dd>{escape(f"{k}: {v}")}</dd>' for k,v in e.card.items()))
+        out += [f'<dt>{escape(n)}</dt>', f'<dd>{escape(repr(e))}</dd>']
+        out += [f'<dd>{escape(f"{k}: {v}")}</dd>' for k,v in e.card.items()]
     return f'<div class="pf-about"><dl>{"".join(out)}</dl></div>'
 
 # %% ../nbs/19_page.ipynb #3a058e07
-def _inputs(gr, shelf, examples):
-    "Left side: what goes in"
-    photos = gr.File(label='Photos', file_count='multiple', elem_id='pf-photos', height=170)
+def _example_buttons(gr, examples):
+    "A button per example, with its two photos"
     with gr.Row(elem_classes='pf-examples'):
-        buttons = [(gr.Button(title, icon=str(a), size='sm', variant='secondary', elem_id=f'pf-example-{i}'), a, b) for i,(title,(a,b)) in enumerate(examples.items())]
+        return [(gr.Button(title, icon=str(a), size='sm', variant='secondary', elem_id=f'pf-example-{i}'), a, b)
+                for i,(title,(a,b)) in enumerate(examples.items())]
+
+def _models_box(gr, shelf):
     names = list(shelf.paths)
-    models = gr.CheckboxGroup(names, value=names[:1], label='Models', info=None if names else 'None comes with this installation; give one of your own below.', elem_id='pf-models')
-    with gr.Accordion('Own model, clean photos', open=not names, elem_id='pf-more'):
+    info = None if names else 'None comes with this installation; give one of your own below.'
+    return gr.CheckboxGroup(names, value=names[:1], label='Models', info=info, elem_id='pf-models')
+
+def _more_box(gr, is_open):
+    "A model and clean photos of the visitor's own"
+    with gr.Accordion('Own model, clean photos', open=is_open, elem_id='pf-more'):
         own = gr.File(label='Model file (.safetensors of save_enhancer)', file_types=['.safetensors'], elem_id='pf-own', height=150)
         about = gr.HTML(visible=False, elem_id='pf-about-own', elem_classes='pf-status', apply_default_css=False)
         refs = gr.File(label='Clean photos, found by name', file_count='multiple', elem_id='pf-references', height=150)
-    if names:
-        with gr.Accordion('About the models', open=False): gr.HTML(_about(shelf), apply_default_css=False)
+    return dict(own=own, about=about, refs=refs)
+
+# %% ../nbs/19_page.ipynb #d380646b
+def _inputs(gr, shelf, examples):
+    "Left side: what goes in"
+    photos = gr.File(label='Photos', file_count='multiple', elem_id='pf-photos', height=170)
+    buttons = _example_buttons(gr, examples)
+    models = _models_box(gr, shelf)
+    more = _more_box(gr, not shelf.paths)
+    if shelf.paths:
+        with gr.Accordion('About the models', open=False):
+            gr.HTML(_about(shelf), apply_default_css=False)
     with gr.Row():
         go = gr.Button('Enhance', variant='primary', elem_id='pf-go', scale=3)
         stop = gr.Button('Cancel', elem_id='pf-stop', scale=1)
-    return SimpleNamespace(photos=photos, examples=buttons, models=models, own=own, about=about, refs=refs, go=go, stop=stop)
+    return SimpleNamespace(photos=photos, examples=buttons, models=models, go=go, stop=stop, **more)
 
 # %% ../nbs/19_page.ipynb #7ca761b1
 def _outputs(gr):
     "Right side: what comes out"
+    plain = dict(apply_default_css=False)
     with gr.Row(elem_classes='pf-top'):
-        status = gr.HTML('<p role="status">No results yet.</p>', elem_id='pf-status', elem_classes=['pf-status','pf-flush'], apply_default_css=False, scale=3)
+        status = gr.HTML(_says('No results yet.'), elem_id='pf-status', elem_classes=['pf-status','pf-flush'], scale=3, **plain)
         z = gr.DownloadButton('Download all (zip)', visible=False, size='sm', min_width=140, elem_id='pf-zip')
-    return SimpleNamespace(status=status, zip=z, results=gr.HTML(EMPTY, elem_id='pf-results', elem_classes='pf-flush', apply_default_css=False))
+    results = gr.HTML(EMPTY, elem_id='pf-results', elem_classes='pf-flush', **plain)
+    return SimpleNamespace(status=status, zip=z, results=results)
 
 # %% ../nbs/19_page.ipynb #1aa81842
-def _wire(gr, page, worker, i, o):
-    "Who tells whom"
-    link = lambda z: gr.DownloadButton(value=str(z) if z else None, visible=z is not None)
+def _handlers(gr, worker):
+    "What is done when something is pressed, chosen or left"
+    def link(z): return gr.DownloadButton(value=str(z) if z else None, visible=z is not None)
     def go(photos, names, refs, own, request:gr.Request):
-        for status,html,z in worker.enhance(photos, names, refs, own, request.session_hash): yield status,html,link(z)
+        for status,html,z in worker.enhance(photos, names, refs, own, request.session_hash):
+            yield status,html,link(z)
     def stop(request:gr.Request):
         status,z = worker.cancel(request.session_hash)
         return status,link(z)
     def look(path):
-        if not path: return gr.HTML('', visible=False)
-        try: return gr.HTML(_says('{}: {}'.format(*worker.shelf.own(path, worker.limits))), visible=True)
-        except ValueError as e: return gr.HTML(_says(str(e), 'alert'), visible=True)
+        if not path:
+            return gr.HTML('', visible=False)
+        try:
+            return gr.HTML(_says('{}: {}'.format(*worker.shelf.own(path, worker.limits))), visible=True)
+        except ValueError as e:
+            return gr.HTML(_says(str(e), 'alert'), visible=True)
     def leave(request:gr.Request): worker.desk.close(request.session_hash)
-    run = i.go.click(go, [i.photos, i.models, i.refs, i.own], [o.status, o.results, o.zip], show_progress='minimal', show_progress_on=o.status, concurrency_limit=1, api_name='enhance')
-    i.stop.click(stop, None, [o.status, o.zip], cancels=[run], queue=False, show_progress='hidden', api_name='cancel')
-    for button,a,b in i.examples: button.click(lambda a=str(a),b=str(b): ([a],[b]), None, [i.photos, i.refs], queue=False, show_progress='hidden', api_visibility='private')
-    i.own.change(look, i.own, i.about, api_visibility='private')
-    page.unload(leave)
+    return SimpleNamespace(go=go, stop=stop, look=look, leave=leave)
+
+# %% ../nbs/19_page.ipynb #dd6a5895
+def _wire(gr, page, worker, i, o):
+    "Who tells whom"
+    do,quiet = _handlers(gr, worker),dict(queue=False, show_progress='hidden')
+    run = i.go.click(do.go, [i.photos, i.models, i.refs, i.own], [o.status, o.results, o.zip], show_progress='minimal',
+                     show_progress_on=o.status, concurrency_limit=1, api_name='enhance')
+    i.stop.click(do.stop, None, [o.status, o.zip], cancels=[run], api_name='cancel', **quiet)
+    for button,a,b in i.examples:
+        button.click(lambda a=str(a),b=str(b): ([a],[b]), None, [i.photos, i.refs], api_visibility='private', **quiet)
+    i.own.change(do.look, i.own, i.about, api_visibility='private')
+    page.unload(do.leave)
 
 # %% ../nbs/19_page.ipynb #1c18bdc5
-def _foot(limits):
-    return (f'<p class="pf-foot">Up to {limits.files} photos of {limits.megabytes:g} MB and {limits.pixels/1e6:g} megapixels at once. Files stay on the machine that serves this page and are deleted when you leave, after {limits.minutes:g} minutes at the latest. '
-            'PSNR and SSIM: RGB, data range 1, no crop, SSIM with an 11×11 Gaussian window of sigma 1.5. Feature distance: by the critic that comes with perceptual_fastai, learned weights, on the middle 1024×1024 pixels at most. '
-            'NIMA: needs a model of aesthetics, and is a dash without one.</p>')
+_HEAD = '''<header class="pf-head"><h1>Better pictures, by what a network sees</h1>
+<p>Upload photos, choose models, and move the slider between before and after.</p></header>'''
+
+_FOOT = '''<p class="pf-foot">Up to {files} photos of {megabytes:g} MB and {megapixels:g} megapixels at once.
+Files stay on the machine that serves this page and are deleted when you leave, after {minutes:g} minutes at the latest.
+PSNR and SSIM: RGB, data range 1, no crop, SSIM with an 11×11 Gaussian window of sigma 1.5.
+Feature distance: by the critic that comes with perceptual_fastai, learned weights, on the middle 1024×1024 pixels at most.
+NIMA: needs a model of aesthetics, and is a dash without one.</p>'''
+
+def _foot(limits): return _FOOT.format(**vars(limits), megapixels=limits.pixels/1e6)
 
 # %% ../nbs/19_page.ipynb #c10511ce
 def build_app(
-    worker:Worker,
+    worker:Worker, # Models, sessions and limits
     examples:dict|None=None, # See `example_photos`
 ): # gradio.Blocks, not launched
     "The page"
     gr = _gradio()
+    flush = dict(apply_default_css=False, elem_classes='pf-flush')
     with gr.Blocks(title='Perceptual enhancer', analytics_enabled=False) as page:
-        gr.HTML(apply_default_css=False, elem_classes='pf-flush', value='<header class="pf-head"><h1>Better pictures, by what a network sees</h1><p>Upload photos, choose models, and move the slider between before and after.</p></header>')
+        gr.HTML(_HEAD, **flush)
         with gr.Row():
             with gr.Column(scale=4, min_width=300): i = _inputs(gr, worker.shelf, examples or {})
             with gr.Column(scale=7, min_width=300): o = _outputs(gr)
-        gr.HTML(_foot(worker.limits), apply_default_css=False, elem_classes='pf-flush')
+        gr.HTML(_foot(worker.limits), **flush)
         _wire(gr, page, worker, i, o)
     return page.queue(max_size=worker.limits.waiting, default_concurrency_limit=1)
 
 # %% ../nbs/19_page.ipynb #0407adfd
+_quiet = dict(share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False,
+              mcp_server=False, run_history=False, footer_links=[], enable_monitoring=False)
+
 def _launch(page, host, port, limits):
     gr = _gradio()
-    theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', radius_size='lg', font=['Segoe UI','Noto Sans','DejaVu Sans','sans-serif'], font_mono=['DejaVu Sans Mono','monospace'])
-    try: page.launch(server_name=host, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True, quiet=True, ssr_mode=False, mcp_server=False, run_history=False,
-                     footer_links=[], max_file_size=int(max(limits.megabytes, limits.model_megabytes)*2**20), theme=theme, css=CSS, enable_monitoring=False)
+    theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', radius_size='lg', font_mono=['DejaVu Sans Mono','monospace'],
+                              font=['Segoe UI','Noto Sans','DejaVu Sans','sans-serif'])
+    most = int(max(limits.megabytes, limits.model_megabytes)*2**20)
+    try:
+        page.launch(server_name=host, server_port=port, max_file_size=most, theme=theme, css=CSS, **_quiet)
     except OSError as e:
         if 'empty port' not in str(e): raise
-        raise OSError(f'port {port} of {host} is taken; give another' if port else f'no port from 7860 on is free on {host}; give one') from None
+        taken = f'port {port} of {host} is taken; give another' if port else f'no port from 7860 on is free on {host}; give one'
+        raise OSError(taken) from None
 
 # %% ../nbs/19_page.ipynb #4c82a711
+@contextmanager
+def _own_folder():
+    "A temporary folder that Gradio keeps to, without its statistics"
+    quiet = dict(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='True')
+    with tempfile.TemporaryDirectory(prefix='perceptual_fastai-', ignore_cleanup_errors=True) as d:
+        with _environment(GRADIO_TEMP_DIR=d, **quiet):
+            yield Path(d)
+
+def _sweep_until(over, desk):
+    "Twice a minute, in a thread of its own"
+    def sweep():
+        while not over.wait(30):
+            with suppress(OSError): desk.sweep() # a file that goes in that moment
+    threading.Thread(target=sweep, daemon=True).start()
+
+# %% ../nbs/19_page.ipynb #975b254d
 @contextmanager
 def serving(
     models=None, # Names of bundled models or paths of model files; all that come with the library if None
     host:str='127.0.0.1', # Who may come: this machine alone; 0.0.0.0 is everyone
     port:int|None=None, # The first that is free from 7860 on if None
-    limits:Limits=Limits(),
+    limits:Limits=Limits(), # How much a visitor may ask for
     device=None, # cpu, cuda, ...; a GPU if there is one
-    aesthetic=None, # RGB picture -> mean opinion, 1 to 10
+    aesthetic=None, # RGB image -> mean opinion, 1 to 10
 ): # The address, as long as the block lasts
     "Serve the page; what it wrote is gone afterwards"
     over = threading.Event()
-    with tempfile.TemporaryDirectory(prefix='perceptual_fastai-', ignore_cleanup_errors=True) as d, _environment(GRADIO_TEMP_DIR=d, GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='True'):
+    with _own_folder() as d:
         desk = Desk(d, limits.minutes)
-        page = build_app(Worker(Shelf(bundled_enhancers() if models is None else models, device), desk, limits, aesthetic), example_photos(Path(d)/'examples'))
+        shelf = Shelf(bundled_enhancers() if models is None else models, device)
+        page = build_app(Worker(shelf, desk, limits, aesthetic), example_photos(d/'examples'))
         _launch(page, host, port, limits)
-        def sweep():
-            while not over.wait(30):
-                with suppress(OSError): desk.sweep() # a file that goes in that moment
-        threading.Thread(target=sweep, daemon=True).start()
-        try: yield page.local_url
+        _sweep_until(over, desk)
+        try:
+            yield page.local_url
         finally:
-            over.set(); desk.end()
+            over.set()
+            desk.end()
             page.close(verbose=False)
 
 # %% ../nbs/19_page.ipynb #38480659
@@ -630,10 +885,13 @@ def _until_stopped():
     main = threading.current_thread() is threading.main_thread()
     was = signal.signal(signal.SIGTERM, end) if main else None
     try:
-        while True: time.sleep(3600)
-    except KeyboardInterrupt: pass
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
     finally:
-        if main: signal.signal(signal.SIGTERM, was)
+        if main:
+            signal.signal(signal.SIGTERM, was)
 
 # %% ../nbs/19_page.ipynb #c06422c5
 def app(
@@ -649,9 +907,11 @@ def app(
 ):
     "Serve the page on which photos are uploaded, enhanced and compared, until Ctrl-C"
     limits = Limits(files=files, megabytes=megabytes, pixels=pixels, waiting=waiting, minutes=minutes)
-    for o in model or []: load_enhancer(o) # now, not when a visitor asks
+    for o in model or []:
+        load_enhancer(o) # now, not when a visitor asks
     with serving(model, host, port, limits, device) as url:
-        if host not in ('127.0.0.1','localhost','::1'): print(f'note: --host {host}: whoever reaches this machine can use the page')
+        if host not in ('127.0.0.1','localhost','::1'):
+            print(f'note: --host {host}: whoever reaches this machine can use the page')
         print(f'{url}  (Ctrl-C ends it)', flush=True)
         _until_stopped()
     print('stopped')
