@@ -6,7 +6,7 @@
 __all__ = ['MODES', 'busiest', 'crop_sheet', 'chosen_mode', 'repository', 'Experiment', 'device_name', 'experiment', 'History',
            'score_row', 'score_rows', 'mean_table', 'difference', 'by_level', 'by_difference']
 
-# %% ../nbs/lab.ipynb #6e6878c6
+# %% ../nbs/lab.ipynb #fae47a90
 import json, os, platform
 from dataclasses import dataclass
 from datetime import date
@@ -30,12 +30,12 @@ from .checkpoint import Checkpoint
 from .datasets import folder_digest
 from .features import LossNetwork
 from .files import atomic_write, digest
-from .images import pixels
+from .images import first_tensor, pixels
 from .metrics import MOST, feature_distance, psnr, ssim
-from .photos import to_rgb
+from .photos import pets_photos, sample_photos, to_rgb
 from .weights import WeightsUnavailable
 
-# %% ../nbs/lab.ipynb #1b0e2d3f
+# %% ../nbs/lab.ipynb #0d096f7d
 def busiest(
     image:Image.Image, # At least `side` by `side` pixels
     side:int=48, # Side of the square, in pixels
@@ -47,7 +47,7 @@ def busiest(
     y,x = np.unravel_index(sums.argmax(), sums.shape)
     return int(x),int(y)
 
-# %% ../nbs/lab.ipynb #510c2286
+# %% ../nbs/lab.ipynb #277b355c
 def _titled(crop, title, show):
     "An enlarged crop below its title"
     out = Image.new('RGB', (show, show+22), 'white')
@@ -55,7 +55,7 @@ def _titled(crop, title, show):
     ImageDraw.Draw(out).text((2,3), title, fill='black', font=ImageFont.load_default(13))
     return out
 
-# %% ../nbs/lab.ipynb #2105fb64
+# %% ../nbs/lab.ipynb #7b9aa62e
 def crop_sheet(
     images:dict, # Title -> image, all of one size
     box='busiest', # Left and top of the detail; 'busiest' looks in the last image
@@ -78,7 +78,7 @@ def _check_sheet(images, side, show):
     if len(set(sizes.values()))!=1 or min(next(iter(sizes.values())))<side:
         raise ValueError(f'the images of a sheet must have one size, of {side} pixels or more; got {sizes}')
 
-# %% ../nbs/lab.ipynb #0b4e105e
+# %% ../nbs/lab.ipynb #4245bd59
 MODES = ('small', 'cpu', 'paper')
 
 def chosen_mode(
@@ -91,7 +91,7 @@ def chosen_mode(
             raise ValueError(f'{who}={o!r}; allowed are {", ".join(map(repr, MODES))}')
     return now
 
-# %% ../nbs/lab.ipynb #bfb764f9
+# %% ../nbs/lab.ipynb #4a7f6898
 def repository()->Path: # Relative to the working directory
     "The repository that the working directory lies in, or the working directory itself where it lies in none"
     here = Path.cwd()
@@ -113,7 +113,7 @@ class Experiment:
     @property
     def small(self): return self.mode=='small'
 
-# %% ../nbs/lab.ipynb #7de207cc
+# %% ../nbs/lab.ipynb #7fae9a2a
 def device_name(
     device:torch.device, # For instance fastai's `default_device()`
 )->str:
@@ -134,7 +134,7 @@ def experiment(
     print(f"{name}, mode '{now}'{said}, {device_name(default_device())}, torch {torch.__version__}")
     return Experiment(name, now, root, data, default_device())
 
-# %% ../nbs/lab.ipynb #1fbb0fee
+# %% ../nbs/lab.ipynb #fb4db743
 @patch
 def pick(self:Experiment,
     small, # In mode 'small'
@@ -144,7 +144,7 @@ def pick(self:Experiment,
     "The value for this mode"
     return dict(small=small, cpu=cpu, paper=paper)[self.mode]
 
-# %% ../nbs/lab.ipynb #cb10dedb
+# %% ../nbs/lab.ipynb #90959b35
 @patch
 def folder(self:Experiment,
     *parts, # For instance 'benchmarks', 'set5'
@@ -158,7 +158,15 @@ def folder(self:Experiment,
         raise FileNotFoundError(f'{name} is not in the folder of research data; name the folder that holds it in PERCEPTUAL_DATA')
     return path
 
-# %% ../nbs/lab.ipynb #59b9180e
+# %% ../nbs/lab.ipynb #159686d0
+@patch
+def pets(self:Experiment)->Path:
+    "Sample photos in mode 'small', Oxford-IIIT Pets of the research data in 'cpu', its download in 'paper'"
+    if self.mode=='cpu':
+        return self.folder('fastai_home', 'data', 'oxford-iiit-pet', 'images')
+    return sample_photos() if self.small else pets_photos()
+
+# %% ../nbs/lab.ipynb #dea989c3
 @patch
 def weights(self:Experiment,
     arch:str, # As torchvision calls it
@@ -172,7 +180,7 @@ def weights(self:Experiment,
         raise WeightsUnavailable(f'{path.name} is not among the weights of the research data, which are {have}')
     return path
 
-# %% ../nbs/lab.ipynb #d7e833ac
+# %% ../nbs/lab.ipynb #073683f8
 @patch
 def network(self:Experiment,
     arch:str, # One of `perceptual_fastai.features.archs`
@@ -188,7 +196,7 @@ def judges(self:Experiment,
     "Networks that measure a distance"
     return {o+' (random)'*self.small:self.network(o) for o in archs}
 
-# %% ../nbs/lab.ipynb #1f3ec2e0
+# %% ../nbs/lab.ipynb #df6804f0
 @patch
 def cached(self:Experiment,
     name:str, # Of the file
@@ -204,7 +212,7 @@ def cached(self:Experiment,
         atomic_write(file, partial(torch.save, result))
     return torch.load(file, weights_only=True, map_location='cpu')
 
-# %% ../nbs/lab.ipynb #3ddd5e20
+# %% ../nbs/lab.ipynb #09d37866
 class History(Callback):
     "A row per epoch: steps, seconds of training, losses, metrics, and what `watch` says of the model"
     order = 75 # after fastai skips epochs, before `Checkpoint` writes
@@ -223,28 +231,18 @@ class History(Callback):
     def to_checkpoint(self): return dict(rows=self.rows, seconds=self.seconds)
     def from_checkpoint(self, state): self.rows,self.seconds = state['rows'],state['seconds']
 
-# %% ../nbs/lab.ipynb #e0a229bb
-@patch
-def fit_once(self:Experiment,
-    model, # () -> generator
-    learner, # (model) -> Learner
-    fit, # (learn, **kwargs) -> None; hands `cbs` and `start_epoch` on to `fit_one_cycle`
-    file:Path, # Of the checkpoint, which is removed at the end
-    watch=None, # For `History`
-    seed:int=0, # For weights and batches
-)->dict: # `state` and `rows`
-    "Train from the last checkpoint on"
+# %% ../nbs/lab.ipynb #e9029600
+def _fit(model, learner, fit, watch, seed, file):
+    "Train from the checkpoint `file` on, if there is one; None keeps none"
     set_seed(seed)
     learn = learner(model())
     set_seed(seed)
-    history,cbs = History(watch),[]
-    check = None if self.small else Checkpoint(file)
+    history,check = History(watch),Checkpoint(file) if file else None
     with learn.no_bar(), learn.no_logging():
-        fit(learn, cbs=[history]+([check] if check else []), start_epoch=check.done if check else 0)
-    file.unlink(missing_ok=True)
+        fit(learn, cbs=[o for o in (history, check) if o], start_epoch=check.done if check else 0)
     return dict(state={k:v.detach().cpu().contiguous() for k,v in learn.model.state_dict().items()}, rows=history.rows)
 
-# %% ../nbs/lab.ipynb #def0ef7e
+# %% ../nbs/lab.ipynb #506a1bf5
 @patch
 def trained(self:Experiment,
     name:str, # Of the file
@@ -257,37 +255,51 @@ def trained(self:Experiment,
 )->tuple[nn.Module,pd.DataFrame]: # The model, in evaluation mode, and a row per epoch
     "Train, or go on, or load what was trained with the same settings"
     depends = dict(depends, seed=seed)
-    file = self.work/f'{name}-{seed}-{digest(depends)[:8]}.part.pth'
-    run = self.cached(f'{name}-{seed}', lambda: self.fit_once(model, learner, fit, file, watch, seed), **depends)
+    part = None if self.small else self.work/f'{name}-{seed}-{digest(depends)[:8]}.part.pth'
+    run = self.cached(f'{name}-{seed}', lambda: _fit(model, learner, fit, watch, seed, part), **depends)
+    if part:
+        part.unlink(missing_ok=True)
     out = model()
     out.load_state_dict(run['state'])
     return out.eval().to(self.device),pd.DataFrame(run['rows'])
 
-# %% ../nbs/lab.ipynb #3b959110
+# %% ../nbs/lab.ipynb #950c9756
+def _middle(x, side):
+    "The middle square of a batch, or all of it where it is not larger"
+    if not side:
+        return x
+    top,left = [max(0, (n-side)//2) for n in x.shape[2:]]
+    return x[...,top:top+side,left:left+side]
+
 def score_row(
     restored:Image.Image, # What a model made
     clean:Image.Image, # What it should have been, same size
     judges:dict|None=None, # Of `Experiment.judges`
     crop:int=0, # Border left out of all but the judges' distances, in pixels
+    look:int|None=None, # Side of the middle square that judges look at, in pixels; all if None
 )->dict: # mse, psnr_rgb, psnr_y, ssim_y, and a distance per judge
     "What there is to say of one image"
     a,b = pixels(restored),pixels(clean)
     rgb = psnr(a, b, crop=crop).item()
     row = dict(mse=10**(-rgb/10), psnr_rgb=rgb, psnr_y=psnr(a, b, 'y', crop).item(), ssim_y=ssim(a, b, 'y', crop).item())
-    return row | {k:feature_distance(a.to(p.device), b.to(p.device), o).item() for k,o in (judges or {}).items() for p in [next(o.parameters())]}
+    for k,o in (judges or {}).items():
+        x,y = [_middle(i, look).to(first_tensor(o).device) for i in (a,b)]
+        row[k] = feature_distance(x, y, o).item()
+    return row
 
-# %% ../nbs/lab.ipynb #5930af37
+# %% ../nbs/lab.ipynb #86838ba2
 def score_rows(
     restore, # (clean image) -> restored image; does the damage, too
     images:dict, # Name -> clean image
     judges:dict|None=None, # Of `Experiment.judges`
     crop:int=0, # Border left out of PSNR, SSIM and MSE, in pixels
+    look:int|None=None, # Side of the middle square that judges look at, in pixels; all if None
     **tags, # Columns that all rows have in common, for instance `model` and `seed`
 )->list[dict]:
     "A row per image"
-    return [dict(tags, image=k, **score_row(restore(o), o, judges, crop)) for k,o in images.items()]
+    return [dict(tags, image=k, **score_row(restore(o), o, judges, crop, look)) for k,o in images.items()]
 
-# %% ../nbs/lab.ipynb #0bff5b79
+# %% ../nbs/lab.ipynb #4a07116e
 def _finite(table):
     "PSNR with a highest value, so that means exist"
     return table.assign(**{k:table[k].clip(upper=MOST) for k in table if k.startswith('psnr')})
@@ -310,13 +322,15 @@ def mean_table(
     mean,spread = each.mean(),each.std()
     return pd.DataFrame({k:[_said(m, s, (digits or {}).get(k, 3)) for m,s in zip(mean[k], spread[k])] for k in keys}, index=mean.index)
 
-# %% ../nbs/lab.ipynb #6d5b289a
+# %% ../nbs/lab.ipynb #0dd31a55
 def difference(
     table:pd.DataFrame, # Rows of `score_rows`, with a column `seed`
     model:str, # Of the column `model`
     reference:str, # The one it is compared with, on the same images
 )->pd.DataFrame: # A row per measure: difference, se_images, se_seeds, and se, the larger
     "`model` minus `reference`, with standard errors over images and over seeds"
+    if lost := {model, reference} - set(table.model):
+        raise ValueError(f'the table has no {", ".join(sorted(lost))}; its models are {sorted(set(table.model))}')
     keys = _measures(table, [])
     flat = _finite(table).set_index(['model', *[k for k in table if k not in (*keys, 'model')]])[keys]
     each = flat.loc[model].sub(flat.loc[reference]).dropna(how='all') # NaN where one has no such seed
@@ -326,7 +340,7 @@ def difference(
     images,seeds = over(*[k for k in each.index.names if k!='seed']),over('seed')
     return pd.DataFrame(dict(difference=each.mean(), se_images=images, se_seeds=seeds, se=np.fmax(images, seeds)))
 
-# %% ../nbs/lab.ipynb #262dfc38
+# %% ../nbs/lab.ipynb #98b8d8d9
 def by_level(
     claim:str, # In a few words
     paper:float, # The paper's figure
@@ -340,7 +354,7 @@ def by_level(
         return dict(row, ours='-', held='not measured')
     return dict(row, ours=f'{ours:.2f} {unit}', held='held' if ours>=paper-tolerance else 'not held')
 
-# %% ../nbs/lab.ipynb #82a00383
+# %% ../nbs/lab.ipynb #fcecef47
 def by_difference(
     claim:str, # In a few words
     paper:str, # What the paper gives for it
@@ -356,7 +370,7 @@ def by_difference(
     held = 'undecided' if not abs(d)>2*se else 'held' if d*sign>0 else 'not held'
     return dict(claim=claim, paper=paper, ours=f'{d:+.{digits}f} ± {se:.{digits}f}', held=held)
 
-# %% ../nbs/lab.ipynb #a37304a5
+# %% ../nbs/lab.ipynb #29a63dbb
 _packages = ('torch', 'torchvision', 'fastai', 'perceptual_fastai')
 
 @patch
@@ -370,7 +384,7 @@ def facts(self:Experiment,
                 seeds=list(seeds), versions={k:version(k) for k in _packages},
                 data={k:folder_digest(v)[:16] for k,v in (data or {}).items()})
 
-# %% ../nbs/lab.ipynb #4fed6c71
+# %% ../nbs/lab.ipynb #74e08e84
 def _markdown(table):
     "A table as Markdown"
     rows = [list(table), ['---']*len(table.columns), *table.astype(str).values.tolist()]
@@ -388,14 +402,15 @@ def save(self:Experiment,
     if self.small:
         return print(f"mode 'small': {self.name} leaves benchmarks/results as it is")
     facts = self.facts(seeds, data)
-    lines = [f'# {self.name}', '', *[f'- {k}: {v}' for k,v in facts.items()], '', _markdown(verdict), '', _markdown(means.reset_index()), '']
+    lines = [f'# {self.name}', '', *[f'- {k}: {v}' for k,v in facts.items()], '', _markdown(verdict), '', _markdown(means.reset_index())]
     text = json.dumps(dict(facts, verdict=verdict.to_dict('records')), indent=1, ensure_ascii=False)
-    for suffix,write in (('csv', partial(table.round(6).to_csv, index=False)), ('json', lambda p: p.write_text(text+'\n', encoding='utf-8')),
-                         ('md', lambda p: p.write_text('\n'.join(lines), encoding='utf-8'))):
+    def as_text(text): return lambda p: p.write_text(text+'\n', encoding='utf-8')
+    csv = partial(table.round(6).to_csv, index=False)
+    for suffix,write in dict(csv=csv, json=as_text(text), md=as_text('\n'.join(lines))).items():
         atomic_write(self.results/f'{self.name}.{suffix}', write)
     print(f'written: benchmarks/results/{self.name}.csv, .json, .md')
 
-# %% ../nbs/lab.ipynb #7416f882
+# %% ../nbs/lab.ipynb #d712fc93
 @patch
 def last_verdict(self:Experiment)->pd.DataFrame: # Empty if there is none
     "The verdict that the last complete run wrote"
