@@ -454,7 +454,7 @@ def enhance_folder(
     enhancer = as_enhancer(enhancer)
     plan_tiles(enhancer, kwargs.get('tile'), kwargs.get('overlap')) # a tile that can't be is no matter of single files
     make = partial(_enhanced, enhancer=enhancer, quality=quality, max_pixels=max_pixels, progress=False, **kwargs)
-    whose = f'{enhancer!r} {state_digest(enhancer.model.state_dict())[:16]}'
+    whose = f'{type(enhancer.model).__name__} x{enhancer.factor} {state_digest(enhancer.model.state_dict())[:16]}'
     tiles = kwargs if enhancer.footprint.field is None else {} # otherwise they make no difference
     told = dict(quality=quality, bf16=enhancer.bf16, **tiles)
     return folder_job(src, dst, make, _target, 'enhance', whose, lambda f: told, overwrite=overwrite, progress=progress,
