@@ -546,7 +546,7 @@ def sweep(self:Desk,
             shutil.rmtree(d, ignore_errors=True)
 
 # %% ../nbs/19_page.ipynb #80382ee9
-_examples = {'Cat, rough JPEG': ('chelsea.png', lambda im: jpeg(im, 15)),
+_examples = {'Cat, small rough JPEG': ('chelsea.png', lambda im: jpeg(downscale(im, 144), 30)),
              'Flower, shrunk by 4': ('flower.jpg', lambda im: Crappifier.johnson(4)(im, 'flower'))}
 
 def example_photos(
