@@ -8,7 +8,8 @@ __all__ = ['gram_matrix', 'feature_reconstruction', 'style_reconstruction', 'tot
            'OfPrediction']
 
 # %% ../nbs/08_losses.ipynb #2c8013e3
-import warnings
+import inspect, warnings
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 
 from .features import LossNetwork
+from .images import normalise
 
 # %% ../nbs/08_losses.ipynb #06a778e2
 def gram_matrix(
@@ -97,10 +99,19 @@ class _FewAtATime(torch.autograd.Function):
     def backward(ctx, grad, _): return ctx.saved_tensors[0]*grad.view(-1,1,1,1).to(ctx.saved_tensors[0].dtype),None,None,None
 
 # %% ../nbs/08_losses.ipynb #77a4a2e6
-def _check_range(target):
+def _check_range(target, normalised):
+    "Refuse what can't be images of the kind that was told, warn of what hardly can"
     lo,hi = target.min().item(),target.max().item()
-    if not -10<lo<=hi<10: raise ValueError(f'the target has values from {lo:.4g} to {hi:.4g}; pictures must be ImageNet-normalised, which gives -2.2 to 2.7')
-    if 0<=lo<hi<=1: warnings.warn(f'the target has values from {lo:.2g} to {hi:.2g}, as pictures have before normalisation; the network expects ImageNet-normalised ones, which `pair_dls` makes')
+    says = f'the target has values from {lo:.4g} to {hi:.4g}'
+    if not normalised and not -1e-3<=lo<=hi<=1+1e-3:
+        raise ValueError(f'{says}; with normalised=False, images must be in [0, 1]. '
+                         'Give normalised=True, the default, if they are ImageNet-normalised')
+    if normalised and not -10<lo<=hi<10:
+        raise ValueError(f'{says}; images must be ImageNet-normalised, which gives -2.2 to 2.7. '
+                         'Images in [0, 1] want normalised=False')
+    if normalised and 0<=lo<hi<=1:
+        warnings.warn(f'{says}, as images have before normalisation; give normalised=False if these are such. '
+                      'Batches of `pair_dls` are normalised')
 
 # %% ../nbs/08_losses.ipynb #51bc7c09
 class PerceptualLoss(nn.Module):
@@ -110,27 +121,47 @@ class PerceptualLoss(nn.Module):
         shift:int=0, # Both pictures lose up to this many rows and columns at the top left, drawn per call in training
         reduction:str='mean', # 'mean', 'sum', or 'none' for (N,)
         cache:bool=False, # Keep the target's features while the same tensor comes as target? Not with `shift`
-        few:int|None=None, # Pictures looked at together; None for as many as make up 256x256 pixels, on a GPU 16 times that
+        few:int|None=None, # Images looked at together; None for as many as make up 256x256 pixels, on a GPU 16 times that
+        normalised:bool=True, # Do images come ImageNet-normalised? If not, in [0, 1]; the values are the same
     ):
         super().__init__()
         if cache and shift: raise ValueError('cache=True needs a target that stays the same, which shift moves; give one of them')
         if reduction not in ('mean','sum','none'): raise ValueError(f"reduction={reduction!r}; allowed are 'mean', 'sum' and 'none'")
         if shift<0: raise ValueError(f'shift={shift}; it is a number of pixels, 0 or more')
         if few is not None and few<1: raise ValueError(f'few={few}; it is a number of pictures, 1 or more')
-        store_attr('network,shift,reduction,cache,few')
+        store_attr('network,shift,reduction,cache,few,normalised')
         self.seen = self.known = None
         self.parts = {k:0. for k in self.names}
+
+# %% ../nbs/08_losses.ipynb #44a5667b
+@patch
+def as_seen(self:PerceptualLoss,
+    x:Tensor, # (N,3,H,W), of the kind that `normalised` says
+)->Tensor: # ImageNet-normalised, as the network takes it
+    "`x` normalised, unless it is"
+    if self.normalised:
+        return x
+    return normalise(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+
+@patch
+def features(self:PerceptualLoss,
+    pred:Tensor, # (N,3,H,W), of the kind that `normalised` says
+)->list[Tensor]: # One (N,C,H,W) per layer
+    "What the network sees in the prediction, with a graph"
+    return self.network.features(self.as_seen(pred))
 
 # %% ../nbs/08_losses.ipynb #e1939ae5
 @patch
 @torch.no_grad()
 def target_features(self:PerceptualLoss,
-    target:Tensor, # (N,3,H,W), ImageNet-normalised
+    target:Tensor, # (N,3,H,W), of the kind that `normalised` says
 )->list[Tensor]: # One (N,C,H,W) per layer, without a graph
     "What the network sees in the target; with `cache`, looked up if it is the tensor of the last call, unchanged"
-    if not self.cache: return self.network.features(target)
+    if not self.cache:
+        return self.features(target)
     key = (target.data_ptr(), target.shape, target.dtype, target._version)
-    if self.known is None or self.known[0]!=key: self.known = (key, target, self.network.features(target)) # holding it keeps its address from being used again
+    if self.known is None or self.known[0]!=key:
+        self.known = (key, target, self.features(target)) # holding it keeps its address from being used again
     return self.known[2]
 
 # %% ../nbs/08_losses.ipynb #a3bc6aba
@@ -158,7 +189,9 @@ def _rows(self:PerceptualLoss, pred, target, known, grad, scale):
 def forward(self:PerceptualLoss, pred, target):
     self._check(pred, target)
     pred,target = [o.as_subclass(Tensor) for o in (pred,target)]
-    if self.seen is None: self.seen = _check_range(target) or True # once: on a GPU this waits for the data
+    if self.seen is None: # once: on a GPU this waits for the data
+        _check_range(target, self.normalised)
+        self.seen = True
     if self.shift and self.shift>=min(pred.shape[-2:]): raise ValueError(f'shift={self.shift} may leave nothing of {tuple(pred.shape[-2:])} pixels')
     if self.shift and self.training and torch.is_grad_enabled(): # fastai validates without gradients and leaves the loss in training mode
         dy,dx = torch.randint(self.shift+1, (2,)).tolist()
@@ -207,17 +240,21 @@ class FeatureLoss(PerceptualLoss):
 # %% ../nbs/08_losses.ipynb #653c2350
 @patch
 def terms(self:FeatureLoss,
-    pred:Tensor, # (N,3,H,W), ImageNet-normalised
+    pred:Tensor, # (N,3,H,W), of the kind that `normalised` says
     target:Tensor, # Same shape
     known:list|None=None, # The target's features, if somebody has them
 )->dict[str,Tensor]: # Name -> (N,), already weighted
-    "Every term of the loss for every picture of the batch"
+    "Every term of the loss for every image of the batch"
     out = {k:pred.new_zeros(len(pred), dtype=torch.float32) for k in self.names}
-    out['pixel'] = self.pixel_weight*_per_sample(self.pixel_loss, pred, target)
-    if not any(self.layer_weights): return out
-    for i,(w,f,t) in enumerate(zip(self.layer_weights, self.network.features(pred), known or self.target_features(target))):
-        if w: out[f'feat_{i}'] = w*_per_sample(self.feature_loss, f, t)
-        if w and self.gram_weight: out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
+    out['pixel'] = self.pixel_weight*_per_sample(self.pixel_loss, self.as_seen(pred), self.as_seen(target))
+    if not any(self.layer_weights):
+        return out
+    seen = zip(self.layer_weights, self.features(pred), known or self.target_features(target))
+    for i,(w,f,t) in enumerate(seen):
+        if w:
+            out[f'feat_{i}'] = w*_per_sample(self.feature_loss, f, t)
+        if w and self.gram_weight:
+            out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
     return out
 
 # %% ../nbs/08_losses.ipynb #9014e59b
@@ -233,7 +270,9 @@ def auto_balance(self:FeatureLoss,
     if not 0<=min(feat, gram)<float('inf') or (gram and not feat): raise ValueError(f'feat={feat}, gram={gram}; both must be 0 or more, and Gram terms need feature terms, whose weights they share')
     if not self.pixel_weight or not any(self.layer_weights): raise ValueError(f'layer_weights={self.layer_weights}, pixel_weight={self.pixel_weight}; there must be a pixel term to measure by and a layer that is on')
     self._check(pred, target)
-    unit = FeatureLoss(self.network, [float(w>0) for w in self.layer_weights], 1., self.pixel_loss, self.pixel_weight, self.feature_loss)
+    _check_range(target, self.normalised)
+    unit = FeatureLoss(self.network, [float(w>0) for w in self.layer_weights], 1., self.pixel_loss, self.pixel_weight, self.feature_loss,
+                       normalised=self.normalised)
     size = {k:v.mean().item() for k,v in unit.terms(pred.as_subclass(Tensor), target.as_subclass(Tensor)).items()}
     on = [i for i,w in enumerate(self.layer_weights) if w]
     if not all(0<size[k]<float('inf') for k in ('pixel', *[f'{t}_{i}' for i in on for t in ('feat','gram')])): raise ValueError(f'a term is 0 or not finite on this batch, so there is nothing to balance: {size}')
@@ -258,7 +297,7 @@ class LayerLoss(PerceptualLoss):
     @property
     def names(self): return self.network.layers
     def terms(self, pred, target, known=None):
-        fs,ts = self.network.features(pred),known or self.target_features(target)
+        fs,ts = self.features(pred),known or self.target_features(target)
         return {k:w*self.term(f, t) for k,w,f,t in zip(self.names, self.layer_weights, fs, ts)}
     def _check(self, pred, target):
         if self.term is not style_reconstruction: return _check_same(pred, target)
@@ -288,36 +327,96 @@ class LossParts(Callback):
     def after_fit(self): self.learn.metrics = self.learn.metrics.filter(lambda m: not isinstance(m, PartMetric))
 
 # %% ../nbs/08_losses.ipynb #382f113e
+def _check_mix(terms):
+    "Refuse what is no weighted mix of losses"
+    if bad := [k for k,v in terms.items() if not isinstance(v, (tuple,list)) or len(v)!=2]:
+        raise ValueError(f'give terms as name=(weight, loss); {bad} are none')
+    weights = {k:w for k,(w,_) in terms.items()}
+    if any(not 0<=w<float('inf') for w in weights.values()) or not any(weights.values()):
+        raise ValueError(f'give terms as name=(weight, loss) with weights of 0 or more and one above 0; got {weights}')
+
 class MixedLoss(nn.Module):
     "A weighted sum of named losses, each `(pred, target) -> loss`; `parts` holds each weighted term"
     def __init__(self,
         **terms, # name=(weight, loss)
     ):
         super().__init__()
-        if bad := [k for k,v in terms.items() if not isinstance(v, (tuple,list)) or len(v)!=2]: raise ValueError(f'give terms as name=(weight, loss); {bad} are none')
-        if any(not 0<=w<float('inf') for w,_ in terms.values()) or not any(w for w,_ in terms.values()): raise ValueError(f'give terms as name=(weight, loss) with weights of 0 or more and one above 0; got { {k:w for k,(w,_) in terms.items()} }')
-        self.weights,self.losses = {k:w for k,(w,_) in terms.items()},{k:l for k,(_,l) in terms.items()}
+        _check_mix(terms)
+        self.reduction = 'mean' # fastai sets 'none' for a while where it wants (N,)
+        self.weights = {k:w for k,(w,_) in terms.items()}
+        self.losses = {k:l for k,(_,l) in terms.items()}
         self.mods = nn.ModuleDict({k:l for k,l in self.losses.items() if isinstance(l, nn.Module)}) # so that .to() reaches them
         self.parts = {k:0. for t in self.losses for k in self._names(t)}
-    def _names(self, term): return [f'{term}.{p}' for p in getattr(self.losses[term], 'parts', ())] or [term]
-    def forward(self, pred, target):
-        total = 0.
-        for k,w in self.weights.items():
-            if not w: continue
-            term = w*self.losses[k](pred, target)
-            total = total+term
-            if hasattr(self.losses[k], 'parts'): self.parts.update({f'{k}.{p}':w*v for p,v in self.losses[k].parts.items()})
-            else: self.parts[k] = term.detach().mean()
-        return total
+    def _names(self, term):
+        return [f'{term}.{p}' for p in getattr(self.losses[term], 'parts', ())] or [term]
+
+# %% ../nbs/08_losses.ipynb #99ac8933
+@contextmanager
+def _not_reduced(loss):
+    was,loss.reduction = loss.reduction,'none'
+    try:
+        yield loss
+    finally:
+        loss.reduction = was
+
+def _takes_reduction(loss):
+    "Can `loss` be called with `reduction='none'`?"
+    call = loss.forward if isinstance(loss, nn.Module) else loss
+    try:
+        return 'reduction' in inspect.signature(call).parameters
+    except ValueError: # a built-in function need not have a signature
+        return False
+
+def _one_each(each, pred, loss):
+    "What `loss` gives without reduction, averaged within each image: (N,)"
+    if each.shape[:1]!=pred.shape[:1]:
+        raise ValueError(f'{loss} gives a shape of {tuple(each.shape)} for {len(pred)} images, where one value per image is wanted')
+    return each.flatten(1).mean(1) if each.ndim>1 else each
+
+def _per_image(loss, pred, target):
+    "Any loss as (N,)"
+    if hasattr(loss, 'reduction'):
+        with _not_reduced(loss):
+            each = loss(pred, target)
+    elif _takes_reduction(loss):
+        each = loss(pred, target, reduction='none')
+    else:
+        each = torch.stack([loss(pred[i:i+1], target[i:i+1]).mean() for i in range(len(pred))])
+    return _one_each(each, pred, loss)
+
+# %% ../nbs/08_losses.ipynb #ee40f708
+@patch
+def forward(self:MixedLoss, pred, target):
+    if self.reduction not in ('mean','sum','none'):
+        raise ValueError(f"reduction={self.reduction!r}; allowed are 'mean', 'sum' and 'none'")
+    total = 0.
+    for k,w in self.weights.items():
+        loss = self.losses[k]
+        if not w:
+            continue
+        term = w*(loss(pred, target) if self.reduction=='mean' else _per_image(loss, pred, target))
+        total = total+term
+        if hasattr(loss, 'parts'):
+            self.parts.update({f'{k}.{p}':w*v for p,v in loss.parts.items()})
+        else:
+            self.parts[k] = term.detach().mean()
+    return total.sum() if self.reduction=='sum' else total
 
 # %% ../nbs/08_losses.ipynb #ab52fd4f
+def _mse_normalised(pred, target, reduction='mean'):
+    "Mean squared error of images in [0, 1], measured after normalisation"
+    return F.mse_loss(normalise(pred), normalise(target), reduction=reduction)
+
 def srcnn_loss(
     network:LossNetwork|None=None, # VGG19 with ImageNet weights, at block2_conv2, if None
-    mse:float=.1, # Share of the mean squared error
+    mse:float=.1, # Share of the mean squared error, which is that of normalised images
     features:float=.9, # Share of the feature term
+    normalised:bool=True, # Do images come ImageNet-normalised? If not, in [0, 1]; the values are the same
 )->MixedLoss:
     "0.1 MSE + 0.9 feature reconstruction: Prajapati et al., eq. 3"
-    return MixedLoss(mse=(mse, F.mse_loss), features=(features, LayerLoss(network or LossNetwork('vgg19', ['block2_conv2']))))
+    network = network or LossNetwork('vgg19', ['block2_conv2'])
+    return MixedLoss(mse=(mse, F.mse_loss if normalised else _mse_normalised),
+                     features=(features, LayerLoss(network, normalised=normalised)))
 
 # %% ../nbs/08_losses.ipynb #75c883a7
 class OfPrediction(nn.Module):
@@ -325,7 +424,14 @@ class OfPrediction(nn.Module):
     def __init__(self,
         func, # (N,3,H,W) -> (N,): `total_variation`, or a scorer
         aim:float=0., # The best value there is, for instance 10 for a mean opinion
+        reduction:str='mean', # 'mean', 'sum', or 'none' for (N,)
     ):
         super().__init__()
-        self.func,self.aim = func,aim
-    def forward(self, pred, target): return (self.aim-self.func(pred)).abs().mean()
+        if reduction not in ('mean','sum','none'):
+            raise ValueError(f"reduction={reduction!r}; allowed are 'mean', 'sum' and 'none'")
+        self.func,self.aim,self.reduction = func,aim,reduction
+    def forward(self, pred, target):
+        each = (self.aim-self.func(pred)).abs()
+        if self.reduction=='none':
+            return _one_each(each, pred, self.func)
+        return getattr(each, self.reduction)()
