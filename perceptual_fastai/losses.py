@@ -152,7 +152,7 @@ class PerceptualLoss(nn.Module):
         self.seen = self.known = None
         self.parts = {k:0. for k in self.names}
 
-# %% ../nbs/08_losses.ipynb #4596cac8
+# %% ../nbs/08_losses.ipynb #8296c0d3
 @patch
 def as_seen(self:PerceptualLoss,
     x:Tensor, # (N,3,H,W), of the kind that `normalised` says
@@ -224,7 +224,7 @@ def _how_many(self:PerceptualLoss, pred):
 @patch
 def _check(self:PerceptualLoss, pred, target): _check_same(pred, target)
 
-# %% ../nbs/08_losses.ipynb #1b77d833
+# %% ../nbs/08_losses.ipynb #f7aab011
 @patch
 def forward(self:PerceptualLoss, pred, target):
     self._check(pred, target)
@@ -318,7 +318,7 @@ def _unit_sizes(loss, pred, target):
         raise ValueError(f'a term is 0 or not finite on this batch, so there is nothing to balance: {size}')
     return size,on
 
-# %% ../nbs/08_losses.ipynb #36950b79
+# %% ../nbs/08_losses.ipynb #21cfb60f
 @patch
 @torch.no_grad()
 def auto_balance(self:FeatureLoss,
@@ -413,7 +413,7 @@ class MixedLoss(nn.Module):
     def _names(self, term):
         return [f'{term}.{p}' for p in getattr(self.losses[term], 'parts', ())] or [term]
 
-# %% ../nbs/08_losses.ipynb #f2d7a944
+# %% ../nbs/08_losses.ipynb #631141ed
 @contextmanager
 def _not_reduced(loss):
     was,loss.reduction = loss.reduction,'none'
@@ -430,7 +430,7 @@ def _takes_reduction(loss):
     except ValueError: # a built-in function need not have a signature
         return False
 
-# %% ../nbs/08_losses.ipynb #346bbcad
+# %% ../nbs/08_losses.ipynb #67b4f092
 def _one_each(each, pred, loss):
     "What `loss` gives without reduction, averaged within each image: (N,)"
     if each.shape[:1]!=pred.shape[:1]:
@@ -447,7 +447,7 @@ def _per_image(loss, pred, target):
         return _one_each(loss(pred, target, reduction='none'), pred, loss)
     return torch.stack([loss(pred[i:i+1], target[i:i+1]).mean() for i in range(len(pred))])
 
-# %% ../nbs/08_losses.ipynb #a069ee9d
+# %% ../nbs/08_losses.ipynb #5191995c
 @patch
 def forward(self:MixedLoss, pred, target):
     _check_reduction(self.reduction)

@@ -24,7 +24,7 @@ from .files import match_pairs
 from .images import normalise_batches
 from .photos import find_photos, open_photo, photo_size, to_rgb
 
-# %% ../nbs/04_pairs.ipynb #4e228d42
+# %% ../nbs/04_pairs.ipynb #ce744338
 class WholeImage(PILImage):
     "An image to be predicted as it is: neither spoiled nor cropped"
 
@@ -42,7 +42,7 @@ class PairSide(ItemTransform):
 
 # %% ../nbs/04_pairs.ipynb #5cb73a11
 def _square(w, h, zoom, fx, fy):
-    "Box (left, top, right, bottom) of a square crop as fractions of a `w` x `h` picture"
+    "Box (left, top, right, bottom) of a square crop as fractions of a `w` x `h` image"
     side = min(w,h)/zoom
     x,y = fx*(w-side),fy*(h-side)
     return x/w,y/h,(x+side)/w,(y+side)/h
@@ -79,16 +79,17 @@ def _last(b): return b[-1] if isinstance(b, (tuple,list)) else b
 _ways = (None, *Image.Transpose) # the eight symmetries of a square
 
 class PairPatch(RandTransform):
-    "A square patch at the photo's own resolution and what became of it at 1/`factor` of that, turned alike"
+    "A square patch at the image's own resolution and what became of it at 1/`factor` of that, turned alike"
     order = 1
     split_idx = None
     def __init__(self,
         size:int, # Side of the clean patch, in pixels; a multiple of `factor`
-        factor:int, # The clean photo is this many times as large as the spoiled one, 2 or more
+        factor:int, # The clean image is this many times as large as the spoiled one, 2 or more
         turn:bool=True, # Mirror and turn the training patches?
     ):
         super().__init__()
-        if size%factor: raise ValueError(f'size={size} is not a multiple of factor={factor}, so the small patch would have {size/factor:.2f} pixels')
+        if size%factor:
+            raise ValueError(f'size={size} is not a multiple of factor={factor}, so the small patch would have {size/factor:.2f} pixels')
         self.size,self.factor,self.turn = size,factor,turn
     def before_call(self, b, split_idx):
         (w,h),f,p = b[0].size,self.factor,self.size//self.factor
@@ -137,55 +138,81 @@ class OpenPhoto:
         return self.__dict__ | dict(kept=None if self.kept is None else {})
 
 # %% ../nbs/04_pairs.ipynb #1c8320cd
-def _check_sizes(items, size, zoom, two_folders, factor=1):
+def _check_small(dims, size, zoom):
+    "Refuse images that the crop does not fit in"
     need = round(size*zoom)
-    dims = {c:tuple(n-n%factor for n in photo_size(c)) for _,c in items}
     small = [c for c,wh in dims.items() if min(wh)<need]
-    if small: raise ValueError(f'{len(small)} clean photos are smaller than the crop, e.g. {small[0]} with {dims[small[0]]} pixels; '
-                               f'size={size} at zoom {zoom:g} needs {need}. Lower size or zoom, or remove them')
+    if small:
+        raise ValueError(f'{len(small)} clean photos are smaller than the crop, e.g. {small[0]} with {dims[small[0]]} pixels; '
+                         f'size={size} at zoom {zoom:g} needs {need}. Lower size or zoom, or remove them')
+
+def _check_pair(s, c, wh, factor):
+    "Refuse two files whose sizes say that they are no pair"
+    (sw,sh),(w,h) = photo_size(s),wh
+    if factor>1 and (factor*sw,factor*sh)!=(w,h):
+        raise ValueError(f'{s} has {sw}x{sh} pixels, but {c}, cut to {w}x{h}, asks for {w//factor}x{h//factor} at factor={factor}')
+    if abs(sw/sh*h-w) > w/min(sw,sh)+1:
+        raise ValueError(f'{s} ({sw}x{sh}) and {c} ({w}x{h}) differ in shape; they are not a pair')
+
+def _check_sizes(items, size, zoom, two_folders, factor=1):
+    dims = {c:tuple(n-n%factor for n in photo_size(c)) for _,c in items}
+    _check_small(dims, size, zoom)
     for s,c in items if two_folders else []:
-        (sw,sh),(w,h) = photo_size(s),dims[c]
-        if factor>1 and (factor*sw,factor*sh)!=(w,h): raise ValueError(f'{s} has {sw}x{sh} pixels, but {c}, cut to {w}x{h}, asks for {w//factor}x{h//factor} at factor={factor}')
-        if abs(sw/sh*h-w) > w/min(sw,sh)+1: raise ValueError(f'{s} ({sw}x{sh}) and {c} ({w}x{h}) differ in shape; they are not a pair')
+        _check_pair(s, c, dims[c], factor)
 
 # %% ../nbs/04_pairs.ipynb #4c142a36
 def _names(f): return f.name,f.stem
 
 def _splitter(valid, seed, items):
-    if callable(valid): return FuncSplitter(lambda o: valid(o[1]))
+    if callable(valid):
+        return FuncSplitter(lambda o: valid(o[1]))
     if isinstance(valid, (int,float)):
-        if not 0<valid<1: raise ValueError(f'valid={valid}; as a share it must lie between 0 and 1')
+        if not 0<valid<1:
+            raise ValueError(f'valid={valid}; as a share it must lie between 0 and 1')
         return RandomSplitter(valid, seed=seed)
-    if isinstance(valid, str): raise ValueError(f'valid={valid!r}; give a list of names, a share, or a function of the path')
+    if isinstance(valid, str):
+        raise ValueError(f'valid={valid!r}; give a list of names, a share, or a function of the path')
     names = {str(o) for o in valid}
     lost = names - {n for o in items for n in _names(o[1])}
-    if lost: raise ValueError(f'valid: no photo is called {sorted(lost)}; names are file names with or without extension')
+    if lost:
+        raise ValueError(f'valid: no photo is called {sorted(lost)}; names are file names with or without extension')
     return FuncSplitter(lambda o: not names.isdisjoint(_names(o[1])))
-
-def _check_counts(n, train, held, bs):
-    if not train or not held: raise ValueError(f'{n} photos split into {train} for training and {held} for validation; both need one at least. Add photos or change valid')
-    if train<bs: raise ValueError(f'{train} training crops are fewer than one batch of bs={bs}; lower bs, or raise repeat to take several crops of each photo')
 
 # %% ../nbs/04_pairs.ipynb #8d0a943e
 def _split_items(items, valid, seed, repeat):
     "Training indices (each `repeat` times) and validation indices"
-    if len(items)<2: raise ValueError(f'{len(items)} photo is not enough: one is needed to train and another to validate')
+    if len(items)<2:
+        raise ValueError(f'{len(items)} photo is not enough: one is needed to train and another to validate')
     train,held = _splitter(valid, seed, items)(items)
     return list(train)*repeat,list(held)
+
+def _check_counts(n, train, held, bs):
+    if not train or not held:
+        raise ValueError(f'{n} photos split into {train} for training and {held} for validation; both need one at least. '
+                         'Add photos or change valid')
+    if train<bs:
+        raise ValueError(f'{train} training crops are fewer than one batch of bs={bs}; '
+                         'lower bs, or raise repeat to take several crops of each photo')
 
 # %% ../nbs/04_pairs.ipynb #354f14c8
 def _found(folder):
     found = find_photos(folder)
-    if found.skipped: print(f'{folder}: {found}')
+    if found.skipped:
+        print(f'{folder}: {found}')
     return found
 
 # %% ../nbs/04_pairs.ipynb #ffeeca65
 def _check_args(spoiled, crappifier, size, bs, zoom, factor):
-    if not 1<=zoom[0]<=zoom[1] or size<1 or bs<1: raise ValueError(f'size={size}, bs={bs}, zoom={zoom}; size and bs must be at least 1, and zoom a range of 1 or more')
-    if (spoiled is None)==(crappifier is None): raise ValueError('give either a folder of spoiled photos or a crappifier to spoil on the fly, not both or neither')
-    if not isinstance(factor, int) or factor<1: raise ValueError(f'factor={factor!r}; it is a whole number of 1 or more, or a tuple of such')
-    if factor>1 and size%factor: raise ValueError(f'size={size} is not a multiple of factor={factor}; it is the side of the clean patch')
-    if factor>1 and tuple(zoom)!=(1.,2.): raise ValueError(f'zoom={zoom}: with a factor, patches are cut at the photos\' own resolution; leave zoom out')
+    if not 1<=zoom[0]<=zoom[1] or size<1 or bs<1:
+        raise ValueError(f'size={size}, bs={bs}, zoom={zoom}; size and bs must be at least 1, and zoom a range of 1 or more')
+    if (spoiled is None)==(crappifier is None):
+        raise ValueError('give either a folder of spoiled photos or a crappifier to spoil on the fly, not both or neither')
+    if not isinstance(factor, int) or factor<1:
+        raise ValueError(f'factor={factor!r}; it is a whole number of 1 or more, or a tuple of such')
+    if factor>1 and size%factor:
+        raise ValueError(f'size={size} is not a multiple of factor={factor}; it is the side of the clean patch')
+    if factor>1 and tuple(zoom)!=(1.,2.):
+        raise ValueError(f"zoom={zoom}: with a factor, patches are cut at the photos' own resolution; leave zoom out")
 
 def _openers(clean, crappifier, factor, cache):
     return OpenPhoto(clean, crappifier, factor if crappifier else 1, cache),OpenPhoto(factor=factor, cache=cache)
@@ -199,11 +226,12 @@ def _block(opens, crop, halves):
 
 def _check_shrinks(item, opens, factor):
     (w,h),(W,H) = [o(f).size for o,f in zip(opens, item)]
-    if (factor*w,factor*h)!=(W,H): raise ValueError(f'the crappifier makes {w}x{h} pixels of {W}x{H}; factor={factor} asks for {W//factor}x{H//factor}')
+    if (factor*w,factor*h)!=(W,H):
+        raise ValueError(f'the crappifier makes {w}x{h} pixels of {W}x{H}; factor={factor} asks for {W//factor}x{H//factor}')
 
 # %% ../nbs/04_pairs.ipynb #7df19ced
 def pair_dls(
-    spoiled:str|Path|None, # Folder of spoiled photos; None to spoil on the fly with `crappifier`; with several factors, a dict of folders
+    spoiled:str|Path|None, # Folder of spoiled images; None to spoil on the fly; with several factors, a dict of folders
     clean:str|Path, # Folder of clean photos, same structure and names
     size:int=128, # Side of the square crops, in pixels; with a factor, of the clean side
     bs:int=32, # Batch size
@@ -213,35 +241,29 @@ def pair_dls(
     flip:bool=True, # Mirror half of the training crops? With a factor, mirror and turn them, eight ways
     repeat:int=1, # Crops of each training photo per epoch
     crappifier:Crappifier|None=None, # Spoils on the fly, where `spoiled` is None; with several factors, a function of the factor
-    factor:int|tuple=1, # The clean photo is this many times as large as the spoiled one; of several, each batch has one
-    cache:bool=False, # Keep the decoded photos in memory?
+    factor:int|tuple=1, # The clean image is this many times as large as the spoiled one; of several, each batch has one
+    cache:bool=False, # Keep the decoded images in memory?
     num_workers:int=0, # Processes that load; 0 loads in this one
     device=None, # Where batches go; the accelerator if there is one
 )->DataLoaders: # (bs, 3, size/factor, size/factor) and (bs, 3, size, size), normalised by ImageNet statistics; `c` is 3
     "(spoiled, clean) batches with the same crop and flip on both sides"
-    if isinstance(factor, (tuple,list)): return _several(factor, spoiled, crappifier, clean=clean, size=size, bs=bs, valid=valid, seed=seed, zoom=zoom, flip=flip,
-                                                        repeat=repeat, cache=cache, num_workers=num_workers, device=device)
+    if isinstance(factor, (tuple,list)):
+        return _several(factor, spoiled, crappifier, clean=clean, size=size, bs=bs, valid=valid, seed=seed, zoom=zoom, flip=flip,
+                        repeat=repeat, cache=cache, num_workers=num_workers, device=device)
     _check_args(spoiled, crappifier, size, bs, zoom, factor)
     items = match_pairs(spoiled, clean) if spoiled is not None else [(f,f) for f in _found(clean)]
     _check_sizes(items, size, zoom[0], spoiled is not None, factor)
     halves = _split_items(items, valid, seed, repeat)
     _check_counts(len(items), *map(len, halves), bs)
     opens = _openers(clean, crappifier, factor, cache)
-    if factor>1: _check_shrinks(items[0], opens, factor)
-    for item in items if cache else []: [o(f) for o,f in zip(opens, item)] # now, so that processes which load share it
+    if factor>1:
+        _check_shrinks(items[0], opens, factor)
+    for item in items if cache else []: # now, so that processes which load share it
+        [o(f) for o,f in zip(opens, item)]
     crop = PairPatch(size, factor, flip) if factor>1 else PairCrop(size, zoom, flip)
     dls = _block(opens, crop, halves).dataloaders(items, bs=bs, num_workers=num_workers, device=device)
     dls.c = 3
     return dls
-
-# %% ../nbs/04_pairs.ipynb #29049841
-@plot_top_losses.dispatch
-def _plot_top_losses(x:TensorImage, y:TensorImage, samples, outs, raws, losses, figsize=None, **kwargs):
-    "`Interpretation.plot_top_losses` of pairs: a row each, of input, target and prediction with its loss"
-    axs = get_grid(3*len(samples), nrows=len(samples), ncols=3, figsize=figsize)
-    for i,((im,clean),(out,),loss) in enumerate(zip(samples, outs, losses)):
-        for ax,o,title in zip(axs[3*i:], (im, clean, out), ('input', 'target', f'prediction, loss {loss.item():.4g}')):
-            o.show(ctx=ax, title=title, **kwargs)
 
 # %% ../nbs/04_pairs.ipynb #30e3235d
 class _Rngs:
@@ -249,7 +271,8 @@ class _Rngs:
     def __init__(self, dls): self.dls = dls
     def getstate(self): return [o.rng.getstate() for o in self.dls]
     def setstate(self, states):
-        for o,s in zip(self.dls, states): o.rng.setstate(s)
+        for o,s in zip(self.dls, states):
+            o.rng.setstate(s)
 
 class InTurn(GetAttr):
     "The batches of several DataLoaders as those of one; whatever else is asked of it, the first answers"
@@ -257,23 +280,45 @@ class InTurn(GetAttr):
     def __init__(self,
         dls, # DataLoaders' halves, for instance the training halves for several factors
         shuffle:bool=False, # Draw whose turn it is?
-    ): self.dls,self.first,self.shuffle,self.rng = list(dls),dls[0],shuffle,_Rngs(dls)
+    ):
+        self.dls,self.first,self.shuffle,self.rng = list(dls),dls[0],shuffle,_Rngs(dls)
     def __len__(self): return sum(map(len, self.dls))
     def __iter__(self):
-        turns,its = [i for i,o in enumerate(self.dls) for _ in range(len(o))],[iter(o) for o in self.dls]
-        if self.shuffle: random.shuffle(turns)
-        for i in turns: yield next(its[i])
+        turns = [i for i,o in enumerate(self.dls) for _ in range(len(o))]
+        its = [iter(o) for o in self.dls]
+        if self.shuffle:
+            random.shuffle(turns)
+        for i in turns:
+            yield next(its[i])
     def to(self, device):
-        for o in self.dls: o.to(device)
+        for o in self.dls:
+            o.to(device)
         return self
 
 # %% ../nbs/04_pairs.ipynb #a18520e4
+def _check_several(factors, spoiled, crappifier):
+    if not factors or len(set(factors))<len(factors):
+        raise ValueError(f'factor={factors}; several factors must be different ones')
+    if spoiled is not None and (not isinstance(spoiled, dict) or set(spoiled)!=set(factors)):
+        raise ValueError(f'factor={factors} needs a dict with a folder of spoiled images for each, or None and a crappifier')
+    if crappifier is not None and isinstance(crappifier, Crappifier):
+        raise ValueError(f'factor={factors} needs a function from the factor to a Crappifier, for instance Crappifier.bicubic; '
+                         f'got {crappifier}')
+
 def _several(factors, spoiled, crappifier, **kwargs):
     "`pair_dls` for each factor, their batches in turn"
-    if not factors or len(set(factors))<len(factors): raise ValueError(f'factor={factors}; several factors must be different ones')
-    if spoiled is not None and (not isinstance(spoiled, dict) or set(spoiled)!=set(factors)): raise ValueError(f'factor={factors} needs a dict with a folder of spoiled photos for each, or None and a crappifier')
-    if crappifier is not None and isinstance(crappifier, Crappifier): raise ValueError(f'factor={factors} needs a function from the factor to a Crappifier, for instance Crappifier.bicubic; got {crappifier}')
+    _check_several(factors, spoiled, crappifier)
     each = [pair_dls(spoiled and spoiled[f], crappifier=crappifier and crappifier(f), factor=f, **kwargs) for f in factors]
-    dls = DataLoaders(InTurn([o.train for o in each], shuffle=True), InTurn([o.valid for o in each]), path=each[0].path, device=each[0].device)
+    train,valid = InTurn([o.train for o in each], shuffle=True),InTurn([o.valid for o in each])
+    dls = DataLoaders(train, valid, path=each[0].path, device=each[0].device)
     dls.c = 3
     return dls
+
+# %% ../nbs/04_pairs.ipynb #bee5878d
+@plot_top_losses.dispatch
+def _plot_top_losses(x:TensorImage, y:TensorImage, samples, outs, raws, losses, figsize=None, **kwargs):
+    "`Interpretation.plot_top_losses` of pairs: a row each, of input, target and prediction with its loss"
+    axs = get_grid(3*len(samples), nrows=len(samples), ncols=3, figsize=figsize)
+    for i,((im,clean),(out,),loss) in enumerate(zip(samples, outs, losses)):
+        for ax,o,title in zip(axs[3*i:], (im, clean, out), ('input', 'target', f'prediction, loss {loss.item():.4g}')):
+            o.show(ctx=ax, title=title, **kwargs)
