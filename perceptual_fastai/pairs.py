@@ -24,7 +24,7 @@ from .files import match_pairs
 from .images import normalise_batches
 from .photos import find_photos, open_photo, photo_size, to_rgb
 
-# %% ../nbs/04_pairs.ipynb #ce744338
+# %% ../nbs/04_pairs.ipynb #d8615a3e
 class WholeImage(PILImage):
     "An image to be predicted as it is: neither spoiled nor cropped"
 
@@ -314,7 +314,7 @@ def _several(factors, spoiled, crappifier, **kwargs):
     dls.c = 3
     return dls
 
-# %% ../nbs/04_pairs.ipynb #bee5878d
+# %% ../nbs/04_pairs.ipynb #0c2f4b71
 @plot_top_losses.dispatch
 def _plot_top_losses(x:TensorImage, y:TensorImage, samples, outs, raws, losses, figsize=None, **kwargs):
     "`Interpretation.plot_top_losses` of pairs: a row each, of input, target and prediction with its loss"
