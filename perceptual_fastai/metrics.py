@@ -25,9 +25,13 @@ from .images import denormalise, luma, normalise, pixels
 
 # %% ../nbs/09_metrics.ipynb #4ef7dbff
 def _check(name, x, data_range):
-    if x.ndim!=4 or x.shape[1]!=3 or not x.numel(): raise ValueError(f'{name} must be RGB pictures of shape (N,3,H,W); got {tuple(x.shape)}')
-    if not x.is_floating_point(): raise ValueError(f'{name} must be floating point in [0, {data_range:g}]; got {x.dtype}')
-    if not torch.isfinite(x).all(): raise ValueError(f'{name} holds values that are not finite')
+    "Refuse what can't be images in [0, data_range]"
+    if x.ndim!=4 or x.shape[1]!=3 or not x.numel():
+        raise ValueError(f'{name} must be RGB images of shape (N,3,H,W); got {tuple(x.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'{name} must be floating point in [0, {data_range:g}]; got {x.dtype}')
+    if not torch.isfinite(x).all():
+        raise ValueError(f'{name} holds values that are not finite')
     lo,hi = x.min().item(),x.max().item()
     if lo < -1e-3*data_range or hi > 1.001*data_range:
         raise ValueError(f'{name} has values from {lo:.4g} to {hi:.4g}; allowed are 0 to data_range={data_range:g}. '
@@ -41,18 +45,23 @@ def to_space(
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
 )->tuple[Tensor,Tensor]: # (N,3,H',W') or (N,1,H',W'), in [0, 1]
-    "Both pictures checked, cropped and in the space where they are compared"
-    if x.shape!=y.shape: raise ValueError(f'pictures of {tuple(x.shape)} and {tuple(y.shape)} differ in shape')
-    if space not in ('rgb','y'): raise ValueError(f"space={space!r}; allowed are 'rgb' and 'y'")
+    "Both images checked, cropped and in the space where they are compared"
+    if x.shape!=y.shape:
+        raise ValueError(f'images of {tuple(x.shape)} and {tuple(y.shape)} differ in shape')
+    if space not in ('rgb','y'):
+        raise ValueError(f"space={space!r}; allowed are 'rgb' and 'y'")
     x,y = [o.as_subclass(Tensor).detach() for o in (x,y)]
-    for name,o in (('x',x),('y',y)): _check(name, o, data_range)
-    if not 0<=2*crop<min(x.shape[2:]): raise ValueError(f'crop={crop} leaves nothing of {tuple(x.shape[2:])} pixels')
-    out = []
-    for o in (x,y):
-        if o.device.type=='mps': o = o.cpu() # has no double precision
-        o = o.double()[..., crop:o.shape[2]-crop, crop:o.shape[3]-crop]/data_range
-        out.append(luma(o) if space=='y' else o)
-    return tuple(out)
+    for name,o in (('x',x),('y',y)):
+        _check(name, o, data_range)
+    if not 0<=2*crop<min(x.shape[2:]):
+        raise ValueError(f'crop={crop} leaves nothing of {tuple(x.shape[2:])} pixels')
+    return tuple(_moved(o, space, crop, data_range) for o in (x,y))
+
+def _moved(o, space, crop, data_range):
+    if o.device.type=='mps':
+        o = o.cpu() # has no double precision
+    o = o.double()[..., crop:o.shape[2]-crop, crop:o.shape[3]-crop]/data_range
+    return luma(o) if space=='y' else o
 
 # %% ../nbs/09_metrics.ipynb #6ffd77bd
 def psnr(
@@ -61,7 +70,7 @@ def psnr(
     space:str='rgb', # 'rgb', or 'y' for BT.601 luma in studio range
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
-)->Tensor: # (N,), in decibels; infinite where the pictures are equal
+)->Tensor: # (N,), in decibels; infinite where the images are equal
     "Peak signal-to-noise ratio: -10 log10 of the mean squared error"
     a,b = to_space(x, y, space, crop, data_range)
     return -10*(a-b).pow(2).mean((1,2,3)).log10()
@@ -73,12 +82,13 @@ def ssim(
     space:str='rgb', # 'rgb' (mean over channels), or 'y' for BT.601 luma in studio range
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
-)->Tensor: # (N,), 1 where the pictures are equal
-    "Structural similarity (Wang et al., 2004): 11x11 Gaussian window, sigma 1.5, inside the picture only"
+)->Tensor: # (N,), 1 where the images are equal
+    "Structural similarity (Wang et al., 2004): 11x11 Gaussian window, sigma 1.5, inside the image only"
     a,b = to_space(x, y, space, crop, data_range)
-    if min(a.shape[2:])<11: raise ValueError(f'{tuple(a.shape[2:])} pixels are fewer than the 11x11 window')
-    each = [structural_similarity(p, q, data_range=1., channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False) for p,q in zip(a.cpu().numpy(), b.cpu().numpy())]
-    return a.new_tensor(each)
+    if min(a.shape[2:])<11:
+        raise ValueError(f'{tuple(a.shape[2:])} pixels are fewer than the 11x11 window')
+    one = partial(structural_similarity, data_range=1., channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    return a.new_tensor([one(p, q) for p,q in zip(a.cpu().numpy(), b.cpu().numpy())])
 
 # %% ../nbs/09_metrics.ipynb #b8c13982
 @torch.no_grad()
@@ -90,28 +100,35 @@ def feature_distance(
 )->Tensor: # (N,), at most 4 per tap; (N, taps) with `by_layer`
     "Squared distance of unit-length features, averaged over places, summed over taps"
     a,b = [normalise(o.float()) for o in to_space(x, y)]
-    with torch.autocast(a.device.type, enabled=False): a,b = network.features(a),network.features(b)
+    with torch.autocast(a.device.type, enabled=False):
+        a,b = network.features(a),network.features(b)
     each = torch.stack([(F.normalize(f, dim=1)-F.normalize(g, dim=1)).pow(2).sum(1).mean((1,2)) for f,g in zip(a,b)], 1)
     return each if by_layer else each.sum(1)
 
 # %% ../nbs/09_metrics.ipynb #c7b9a400
+def _at_grid(o, stride):
+    "Energy of luma (N,1,H,W) at the frequencies of a grid, (N,)"
+    h,w = [n//stride*stride for n in o.shape[2:]] # so that the grid's frequencies fall on bins
+    o = o[...,:h,:w]
+    window = [torch.hann_window(n, dtype=o.dtype, device=o.device) for n in (h,w)]
+    waves = torch.fft.fft2((o-o.mean((2,3), keepdim=True))*(window[0][:,None]*window[1]))
+    power = waves.abs().pow(2)[:,0,::h//stride,::w//stride].flatten(1)
+    return power[:,1:].sum(1)
+
 def grid_energy(
     x:Tensor, # (N,3,H,W), RGB in [0, 1]
-    y:Tensor, # The clean pictures, same shape
+    y:Tensor, # The clean images, same shape
     stride:int=4, # Period of the pattern, in pixels, 2 or more
 )->Tensor: # (N,), energy of `x` relative to that of `y` at multiples of 1/stride, without the constant
-    "Energy of the luma's spectrum at the frequencies of a grid, relative to the clean picture's"
-    if stride<2: raise ValueError(f'stride={stride}; a grid has a period of 2 pixels or more')
-    if min(x.shape[2:])<2*stride: raise ValueError(f'{tuple(x.shape[2:])} pixels hold fewer than two periods of {stride}')
-    out = []
-    for o in to_space(x, y, 'y'):
-        h,w = [n//stride*stride for n in o.shape[2:]] # so that the grid's frequencies fall on bins
-        o = o[...,:h,:w]
-        window = torch.hann_window(h, dtype=o.dtype, device=o.device)[:,None]*torch.hann_window(w, dtype=o.dtype, device=o.device)
-        power = torch.fft.fft2((o-o.mean((2,3), keepdim=True))*window).abs().pow(2)[:,0,::h//stride,::w//stride].flatten(1)
-        out.append(power[:,1:].sum(1))
-    if not (out[1]>1e-20).all(): raise ValueError(f'a clean picture is flat at a period of {stride} pixels, so there is nothing to compare with')
-    return out[0]/out[1]
+    "Energy of the luma's spectrum at the frequencies of a grid, relative to the clean image's"
+    if stride<2:
+        raise ValueError(f'stride={stride}; a grid has a period of 2 pixels or more')
+    if min(x.shape[2:])<2*stride:
+        raise ValueError(f'{tuple(x.shape[2:])} pixels hold fewer than two periods of {stride}')
+    a,b = [_at_grid(o, stride) for o in to_space(x, y, 'y')]
+    if not (b>1e-20).all():
+        raise ValueError(f'a clean image is flat at a period of {stride} pixels, so there is nothing to compare with')
+    return a/b
 
 # %% ../nbs/09_metrics.ipynb #4c8d7dae
 def _resized(a, hw): return F.interpolate(a, hw, mode='bicubic', antialias=True).clamp(0,1)
@@ -136,18 +153,20 @@ def _measure(a, b, crop, network):
 
 # %% ../nbs/09_metrics.ipynb #532110d9
 def score(
-    restored, # A file, a Pillow picture, or a tensor (3,H,W) or (N,3,H,W) in [0, 1]
-    clean, # The same of the clean picture
+    restored, # A file, a Pillow image, or a tensor (3,H,W) or (N,3,H,W) in [0, 1]
+    clean, # The same of the clean image
     crop:int=0, # Border left out of PSNR and SSIM, in pixels; papers on super-resolution leave out the factor
     network:LossNetwork|None=None, # Measures the feature distance, if given
 )->dict: # psnr_rgb, ssim_rgb, psnr_y, ssim_y, and feature with a network
     "Print PSNR and SSIM on RGB and on luma, with their convention, and return them"
     a,b,how = _fitted(pixels(restored), pixels(clean))
     row = _measure(a, b, crop, network)
-    if how: print(f'{how}:')
+    if how:
+        print(f'{how}:')
     print(f"RGB {row['psnr_rgb']:.2f} dB / {row['ssim_rgb']:.4f}   Y {row['psnr_y']:.2f} dB / {row['ssim_y']:.4f}   "
           f'(data range 1, Y of BT.601 in studio range, crop {crop}, SSIM 11x11 Gaussian 1.5)')
-    if network: print(f"feature distance {row['feature']:.4f} by {network}")
+    if network:
+        print(f"feature distance {row['feature']:.4f} by {network}")
     return row
 
 # %% ../nbs/09_metrics.ipynb #ae0980a2
@@ -212,13 +231,14 @@ def image_metric(
     name:str|None=None, # The column's title; the function's name if None
     stats:tuple=imagenet_stats, # The batch's normalisation
     **kwargs, # Handed to `func`
-)->AvgMetric: # Mean over pictures of the validation set
+)->AvgMetric: # Mean over images of the validation set
     "A fastai metric that measures normalised batches in image space"
     return AvgMetric(_InImageSpace(func, name or func.__name__, stats, kwargs))
 
 class _InImageSpace:
     "A class, for pickle can't take a function of a function, and `Learner.export` pickles"
-    def __init__(self, metric, name, stats, kwargs): self.metric,self.__name__,self.stats,self.kwargs = metric,name,stats,kwargs
+    def __init__(self, metric, name, stats, kwargs):
+        self.metric,self.__name__,self.stats,self.kwargs = metric,name,stats,kwargs
     def __call__(self, pred, targ):
         a,b = [denormalise(o, self.stats) for o in (pred, targ)]
         if not a.isfinite().all():
