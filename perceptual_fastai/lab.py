@@ -6,7 +6,7 @@
 __all__ = ['MODES', 'busiest', 'crop_sheet', 'chosen_mode', 'repository', 'Experiment', 'device_name', 'experiment', 'History',
            'score_row', 'score_rows', 'mean_table', 'difference', 'by_level', 'by_difference']
 
-# %% ../nbs/lab.ipynb #fae47a90
+# %% ../nbs/lab.ipynb #8904f59d
 import json, os, platform
 from dataclasses import dataclass
 from datetime import date
@@ -35,7 +35,7 @@ from .metrics import MOST, feature_distance, psnr, ssim
 from .photos import pets_photos, sample_photos, to_rgb
 from .weights import WeightsUnavailable
 
-# %% ../nbs/lab.ipynb #0d096f7d
+# %% ../nbs/lab.ipynb #0978f518
 def busiest(
     image:Image.Image, # At least `side` by `side` pixels
     side:int=48, # Side of the square, in pixels
@@ -47,7 +47,7 @@ def busiest(
     y,x = np.unravel_index(sums.argmax(), sums.shape)
     return int(x),int(y)
 
-# %% ../nbs/lab.ipynb #277b355c
+# %% ../nbs/lab.ipynb #e74e4a9c
 def _titled(crop, title, show):
     "An enlarged crop below its title"
     out = Image.new('RGB', (show, show+22), 'white')
@@ -55,7 +55,7 @@ def _titled(crop, title, show):
     ImageDraw.Draw(out).text((2,3), title, fill='black', font=ImageFont.load_default(13))
     return out
 
-# %% ../nbs/lab.ipynb #7b9aa62e
+# %% ../nbs/lab.ipynb #411c05d2
 def crop_sheet(
     images:dict, # Title -> image, all of one size
     box='busiest', # Left and top of the detail; 'busiest' looks in the last image
@@ -78,7 +78,7 @@ def _check_sheet(images, side, show):
     if len(set(sizes.values()))!=1 or min(next(iter(sizes.values())))<side:
         raise ValueError(f'the images of a sheet must have one size, of {side} pixels or more; got {sizes}')
 
-# %% ../nbs/lab.ipynb #4245bd59
+# %% ../nbs/lab.ipynb #c9ef05f1
 MODES = ('small', 'cpu', 'paper')
 
 def chosen_mode(
@@ -91,7 +91,7 @@ def chosen_mode(
             raise ValueError(f'{who}={o!r}; allowed are {", ".join(map(repr, MODES))}')
     return now
 
-# %% ../nbs/lab.ipynb #4a7f6898
+# %% ../nbs/lab.ipynb #42a7099e
 def repository()->Path: # Relative to the working directory
     "The repository that the working directory lies in, or the working directory itself where it lies in none"
     here = Path.cwd()
@@ -113,7 +113,7 @@ class Experiment:
     @property
     def small(self): return self.mode=='small'
 
-# %% ../nbs/lab.ipynb #7fae9a2a
+# %% ../nbs/lab.ipynb #1892927b
 def device_name(
     device:torch.device, # For instance fastai's `default_device()`
 )->str:
@@ -134,7 +134,7 @@ def experiment(
     print(f"{name}, mode '{now}'{said}, {device_name(default_device())}, torch {torch.__version__}")
     return Experiment(name, now, root, data, default_device())
 
-# %% ../nbs/lab.ipynb #fb4db743
+# %% ../nbs/lab.ipynb #d66b676b
 @patch
 def pick(self:Experiment,
     small, # In mode 'small'
@@ -144,7 +144,7 @@ def pick(self:Experiment,
     "The value for this mode"
     return dict(small=small, cpu=cpu, paper=paper)[self.mode]
 
-# %% ../nbs/lab.ipynb #90959b35
+# %% ../nbs/lab.ipynb #1f44753e
 @patch
 def folder(self:Experiment,
     *parts, # For instance 'benchmarks', 'set5'
@@ -158,7 +158,7 @@ def folder(self:Experiment,
         raise FileNotFoundError(f'{name} is not in the folder of research data; name the folder that holds it in PERCEPTUAL_DATA')
     return path
 
-# %% ../nbs/lab.ipynb #159686d0
+# %% ../nbs/lab.ipynb #afb275c5
 @patch
 def pets(self:Experiment)->Path:
     "Sample photos in mode 'small', Oxford-IIIT Pets of the research data in 'cpu', its download in 'paper'"
@@ -166,7 +166,7 @@ def pets(self:Experiment)->Path:
         return self.folder('fastai_home', 'data', 'oxford-iiit-pet', 'images')
     return sample_photos() if self.small else pets_photos()
 
-# %% ../nbs/lab.ipynb #dea989c3
+# %% ../nbs/lab.ipynb #9333c4e8
 @patch
 def weights(self:Experiment,
     arch:str, # As torchvision calls it
@@ -180,7 +180,7 @@ def weights(self:Experiment,
         raise WeightsUnavailable(f'{path.name} is not among the weights of the research data, which are {have}')
     return path
 
-# %% ../nbs/lab.ipynb #073683f8
+# %% ../nbs/lab.ipynb #fbbda9e1
 @patch
 def network(self:Experiment,
     arch:str, # One of `perceptual_fastai.features.archs`
@@ -196,7 +196,7 @@ def judges(self:Experiment,
     "Networks that measure a distance"
     return {o+' (random)'*self.small:self.network(o) for o in archs}
 
-# %% ../nbs/lab.ipynb #df6804f0
+# %% ../nbs/lab.ipynb #3bbc35fc
 @patch
 def cached(self:Experiment,
     name:str, # Of the file
@@ -212,7 +212,7 @@ def cached(self:Experiment,
         atomic_write(file, partial(torch.save, result))
     return torch.load(file, weights_only=True, map_location='cpu')
 
-# %% ../nbs/lab.ipynb #09d37866
+# %% ../nbs/lab.ipynb #a7140929
 class History(Callback):
     "A row per epoch: steps, seconds of training, losses, metrics, and what `watch` says of the model"
     order = 75 # after fastai skips epochs, before `Checkpoint` writes
@@ -231,7 +231,7 @@ class History(Callback):
     def to_checkpoint(self): return dict(rows=self.rows, seconds=self.seconds)
     def from_checkpoint(self, state): self.rows,self.seconds = state['rows'],state['seconds']
 
-# %% ../nbs/lab.ipynb #e9029600
+# %% ../nbs/lab.ipynb #91bed34e
 def _fit(model, learner, fit, watch, seed, file):
     "Train from the checkpoint `file` on, if there is one; None keeps none"
     set_seed(seed)
@@ -242,7 +242,7 @@ def _fit(model, learner, fit, watch, seed, file):
         fit(learn, cbs=[o for o in (history, check) if o], start_epoch=check.done if check else 0)
     return dict(state={k:v.detach().cpu().contiguous() for k,v in learn.model.state_dict().items()}, rows=history.rows)
 
-# %% ../nbs/lab.ipynb #506a1bf5
+# %% ../nbs/lab.ipynb #b95d606f
 @patch
 def trained(self:Experiment,
     name:str, # Of the file
@@ -263,7 +263,7 @@ def trained(self:Experiment,
     out.load_state_dict(run['state'])
     return out.eval().to(self.device),pd.DataFrame(run['rows'])
 
-# %% ../nbs/lab.ipynb #950c9756
+# %% ../nbs/lab.ipynb #35ad5fe6
 def _middle(x, side):
     "The middle square of a batch, or all of it where it is not larger"
     if not side:
@@ -287,7 +287,7 @@ def score_row(
         row[k] = feature_distance(x, y, o).item()
     return row
 
-# %% ../nbs/lab.ipynb #86838ba2
+# %% ../nbs/lab.ipynb #196c4544
 def score_rows(
     restore, # (clean image) -> restored image; does the damage, too
     images:dict, # Name -> clean image
@@ -299,12 +299,14 @@ def score_rows(
     "A row per image"
     return [dict(tags, image=k, **score_row(restore(o), o, judges, crop, look)) for k,o in images.items()]
 
-# %% ../nbs/lab.ipynb #4a07116e
+# %% ../nbs/lab.ipynb #016ce3f0
 def _finite(table):
     "PSNR with a highest value, so that means exist"
     return table.assign(**{k:table[k].clip(upper=MOST) for k in table if k.startswith('psnr')})
 
-def _measures(table, tags): return [k for k in table.select_dtypes('number') if k not in (*tags, 'seed', 'image')]
+def _measures(table):
+    "The columns behind `image`; those before it are tags"
+    return list(table)[list(table).index('image')+1:]
 
 def _said(mean, std, n):
     if np.isnan(mean):
@@ -317,12 +319,12 @@ def mean_table(
     digits:dict|None=None, # Measure -> digits behind the point; the others have 3
 )->pd.DataFrame: # Strings, for reading
     "Mean over images, with the standard deviation over seeds"
-    keys = _measures(table, by)
+    keys = _measures(table)
     each = _finite(table).groupby([*by,'seed'], sort=False)[keys].mean().groupby(by, sort=False)
     mean,spread = each.mean(),each.std()
     return pd.DataFrame({k:[_said(m, s, (digits or {}).get(k, 3)) for m,s in zip(mean[k], spread[k])] for k in keys}, index=mean.index)
 
-# %% ../nbs/lab.ipynb #0dd31a55
+# %% ../nbs/lab.ipynb #312a24aa
 def difference(
     table:pd.DataFrame, # Rows of `score_rows`, with a column `seed`
     model:str, # Of the column `model`
@@ -331,7 +333,7 @@ def difference(
     "`model` minus `reference`, with standard errors over images and over seeds"
     if lost := {model, reference} - set(table.model):
         raise ValueError(f'the table has no {", ".join(sorted(lost))}; its models are {sorted(set(table.model))}')
-    keys = _measures(table, [])
+    keys = _measures(table)
     flat = _finite(table).set_index(['model', *[k for k in table if k not in (*keys, 'model')]])[keys]
     each = flat.loc[model].sub(flat.loc[reference]).dropna(how='all') # NaN where one has no such seed
     if each.empty:
@@ -340,7 +342,7 @@ def difference(
     images,seeds = over(*[k for k in each.index.names if k!='seed']),over('seed')
     return pd.DataFrame(dict(difference=each.mean(), se_images=images, se_seeds=seeds, se=np.fmax(images, seeds)))
 
-# %% ../nbs/lab.ipynb #98b8d8d9
+# %% ../nbs/lab.ipynb #203e1fbd
 def by_level(
     claim:str, # In a few words
     paper:float, # The paper's figure
@@ -354,7 +356,7 @@ def by_level(
         return dict(row, ours='-', held='not measured')
     return dict(row, ours=f'{ours:.2f} {unit}', held='held' if ours>=paper-tolerance else 'not held')
 
-# %% ../nbs/lab.ipynb #fcecef47
+# %% ../nbs/lab.ipynb #90b605a3
 def by_difference(
     claim:str, # In a few words
     paper:str, # What the paper gives for it
@@ -370,7 +372,7 @@ def by_difference(
     held = 'undecided' if not abs(d)>2*se else 'held' if d*sign>0 else 'not held'
     return dict(claim=claim, paper=paper, ours=f'{d:+.{digits}f} ± {se:.{digits}f}', held=held)
 
-# %% ../nbs/lab.ipynb #29a63dbb
+# %% ../nbs/lab.ipynb #b605557b
 _packages = ('torch', 'torchvision', 'fastai', 'perceptual_fastai')
 
 @patch
@@ -384,7 +386,7 @@ def facts(self:Experiment,
                 seeds=list(seeds), versions={k:version(k) for k in _packages},
                 data={k:folder_digest(v)[:16] for k,v in (data or {}).items()})
 
-# %% ../nbs/lab.ipynb #74e08e84
+# %% ../nbs/lab.ipynb #dbb2a879
 def _markdown(table):
     "A table as Markdown"
     rows = [list(table), ['---']*len(table.columns), *table.astype(str).values.tolist()]
@@ -410,7 +412,7 @@ def save(self:Experiment,
         atomic_write(self.results/f'{self.name}.{suffix}', write)
     print(f'written: benchmarks/results/{self.name}.csv, .json, .md')
 
-# %% ../nbs/lab.ipynb #d712fc93
+# %% ../nbs/lab.ipynb #b5d993de
 @patch
 def last_verdict(self:Experiment)->pd.DataFrame: # Empty if there is none
     "The verdict that the last complete run wrote"
