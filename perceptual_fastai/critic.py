@@ -30,7 +30,7 @@ class Dense(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2), nn.Conv2d(n,n,3,padding=1), nn.LeakyReLU(.2))
     def forward(self, x): return torch.cat([x, self.body(x)], 1)
 
-# %% ../nbs/06a_critic.ipynb #cb5eae75
+# %% ../nbs/06a_critic.ipynb #b28117f9
 def _halve(ni, nf): return nn.Sequential(nn.Conv2d(ni,nf,4,2,1), nn.LeakyReLU(.2))
 
 def critic_layers(
@@ -40,8 +40,8 @@ def critic_layers(
     "The critic's architecture: conv1, dense1, conv2, ..., out"
     ns = [2*nf*2**i for i in range(blocks+1)]
     steps = [(f'conv{i+2}', _halve(a, b)) for i,(a,b) in enumerate(zip(ns, ns[1:]))]
-    out = nn.Conv2d(ns[-1], 1, 3, padding=1)
-    return nn.Sequential(OrderedDict([('conv1', _halve(3, nf)), ('dense1', Dense(nf)), *steps, ('out', out)]))
+    ends = [('conv1', _halve(3, nf)), ('dense1', Dense(nf)), ('out', nn.Conv2d(ns[-1], 1, 3, padding=1))] # drawn after `steps`
+    return nn.Sequential(OrderedDict([*ends[:2], *steps, ends[2]]))
 
 # %% ../nbs/06a_critic.ipynb #067b9f44
 def _layers_for(path, state):
@@ -61,7 +61,7 @@ def _load(path):
         raise WeightsUnavailable(f'{path} does not fit a critic: {e}') from e
     return net
 
-# %% ../nbs/06a_critic.ipynb #a74fa6a3
+# %% ../nbs/06a_critic.ipynb #c3924acf
 def build_critic(
     weights:str|Path|None='learned', # 'learned' (comes with this library), a file of `save_critic`, or None for random numbers
     seed:int=0, # For weights=None
