@@ -91,3 +91,16 @@ def test_spoil_enhance_and_score_closes_with_a_gain(tmp_path):
     before,after = ({o['photo']:float(o['psnr_rgb']) for o in csv.DictReader(open(tmp_path/f'{n}.csv'))} for n in 'bc')
     assert list(before)==list(after)==['chelsea', 'flower']
     for k in before: assert after[k]>before[k]+.5, (before, after)
+
+
+def test_train_enhance_and_nogan_in_miniature(tmp_path):
+    from perceptual_fastai.all import downscale, find_photos, open_photo, sample_photos
+    photos = tmp_path/'photos'
+    photos.mkdir()
+    for f in list(find_photos(sample_photos(tmp_path/'samples')/'train'))[:4]: downscale(open_photo(f), 96).save(photos/f'{f.stem}.png')
+    r = run('train', photos, tmp_path/'x2', '--preset', 'x2', '--loss', 'l1', '--size', 32, '--side', 64, '--epochs', 1)
+    assert r.returncode==0 and 'model.safetensors' in r.stdout, (r.stdout, r.stderr)
+    r = run('enhance', photos, tmp_path/'big', '--model', tmp_path/'x2'/'model.safetensors', '--device', 'cpu')
+    assert r.returncode==0 and '4 written' in r.stdout, (r.stdout, r.stderr)
+    r = run('nogan', photos, tmp_path/'gan', '--arch', 'srcnn', '--size', 48, '--side', 96, '--bs', 4, '--epochs', 1, '--critic-epochs', 1, '--gan-epochs', 1)
+    assert r.returncode==0 and (tmp_path/'gan'/'model.safetensors').exists(), (r.stdout, r.stderr)
