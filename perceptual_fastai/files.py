@@ -83,6 +83,7 @@ def reason_of(
     "What to tell of an exception: our own words as they are, a library's with the kind of error"
     text = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
     text = ' '.join(shown(text).removeprefix(f'{shown(path)}: ').split())
+    text = text.replace(shown(path), shown(Path(path).name)) if str(path) else text # whoever reads it knows the folder
     ours = isinstance(e, (ValueError, OSError)) and text
     return text if ours else f'{type(e).__name__}: {text}'.strip(' :')
 
@@ -466,7 +467,7 @@ def _run(report, found, make, target, journal, key, overwrite, workers, progress
     def one(f):
         if f in clash:
             other = shown(clash[f].relative_to(report.src))
-            return dict(status='failed', note=f'{other} would become the same file, {shown(targets[f])}; rename one')
+            return dict(status='failed', note=f'{other} would become the same file, {shown(targets[f].relative_to(report.dst))}; rename one')
         return attempt(lambda: _make_one(f, targets[f], make, journal, key, overwrite), f)
     row = lambda f,**o: dict(dict(photo=shown(f.relative_to(report.src)), status='', note='', source=f, target=targets.get(f)), **o)
     try:
