@@ -188,7 +188,7 @@ def files_of(folder): return {f:f.stat().st_mtime_ns for f in folder.rglob('*') 
 
 def checkpoints(folder):
     while True:
-        try: return {k:v for k,v in files_of(folder).items() if k.suffix=='.pth' and not k.name.startswith('.')}
+        try: return {k:v for k,v in files_of(folder).items() if k.suffix in ('.pth','.ck') and not k.name.startswith('.')}
         except FileNotFoundError: pass # renamed meanwhile
 
 
