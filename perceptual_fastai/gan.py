@@ -118,7 +118,7 @@ class RealOrFake(Callback):
 # %% ../nbs/13_gan.ipynb #24567179
 def critic_learner(
     dls:DataLoaders, # Pairs (restored, clean) of `pair_dls(rendered, clean, ...)`
-    critic:nn.Module|None=None, # Images -> (N, patches) logits, above 0 for real; fastai's `gan_critic()` if None; goes to the batches' device
+    critic:nn.Module|None=None, # Images -> (N, patches) logits, above 0 for real; `gan_critic()` if None. Goes to the batches' device
     wd:float=1e-3, # Weight decay
     **kwargs, # Handed to `Learner`
 )->Learner: # Its metric is the share of patches that it tells right
