@@ -84,6 +84,14 @@ def test_lesson7_quality_is_drawn_used_and_written(spoiled, monkeypatch):
         make(Image.new('RGB', (288,192)), f'{i}.jpg')
     assert [int(t) for t,_ in words]==used and {f for _,f in words}=={'white'}
 
+def test_lesson7_writes_before_it_compresses(monkeypatch):
+    calls = []
+    def noted(name, f): return lambda *args: (calls.append(name), f(*args))[1]
+    for name in ('downscale', 'caption', 'jpeg'):
+        monkeypatch.setattr(crappify_room, name, noted(name, getattr(crappify_room, name)))
+    Crappifier.lesson7()(Image.new('RGB', (288,192)), 'a')
+    assert calls==['downscale', 'caption', 'jpeg']
+
 def test_lesson7_caption_begins_anywhere_in_the_top_left_quarter(spoiled):
     left,top = [],[]
     for im in spoiled.ims:
