@@ -6,7 +6,9 @@
 __all__ = ['enhance_learner', 'restore', 'Stage', 'lesson7_stages', 'fit_stages', 'BFloat16', 'fast_cbs', 'PickScale']
 
 # %% ../nbs/11_learner.ipynb #a0724e3b
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -15,12 +17,15 @@ from torch import nn
 
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import default_device, params
 from fastcore.foundation import L
 
+from .checkpoint import Checkpoint, set_random_state
+from .files import atomic_write
 from .images import eval_mode, first_tensor, from_batch, has_bf16, to_batch
 from .losses import LossParts
 from .metrics import image_metric, psnr, ssim
@@ -96,17 +101,69 @@ def fit_stages(
     stages:list[Stage], # For instance `lesson7_stages()`
     dls_at, # Function (size, bs) -> DataLoaders
     save:str|None=None, # After each stage, save model and optimizer as this and the stage's number
+    checkpoint:str|Path|None=None, # Write every epoch to files that begin so, and go on from what is there already
+    cbs=None, # More callbacks
 )->pd.DataFrame: # One row per epoch: stage, size, frozen, losses, metrics, parts
     "One cycle per stage; all epochs as a table"
-    rows,trained = [],getattr(learn.model, 'pretrained', True)
+    kept = _Kept(checkpoint, stages)
+    rows,trained = kept.rows,getattr(learn.model, 'pretrained', True)
     for i,stage in enumerate(stages):
+        if i<kept.done:
+            continue
         learn.dls = dls_at(stage.size, stage.bs)
         frozen = stage.frozen and trained
         learn.freeze() if frozen else learn.unfreeze()
-        learn.fit_one_cycle(stage.epochs, stage.lr, pct_start=stage.pct_start)
+        ck = kept.begin(learn, i)
+        learn.fit_one_cycle(stage.epochs, stage.lr, pct_start=stage.pct_start, cbs=L(cbs)+ck, start_epoch=ck[0].done if ck else 0)
         rows += _epochs(learn, i, stage, frozen)
         if save: learn.save(f'{save}{i+1}')
+        kept.end(i, rows)
+    kept.last(learn)
     return pd.DataFrame(rows)
+
+# %% ../nbs/11_learner.ipynb #cf3d6120
+class _Kept:
+    "What `fit_stages` keeps on disk: the rows of the stages that are done, and the checkpoint of the one that ran last"
+    def __init__(self, stem, stages):
+        self.stem = Path(stem) if stem else None
+        self.rows,self.done,self.plan = [],0,[str(o) for o in stages]
+        if self.stem and self.table.exists():
+            was = json.loads(self.table.read_text())
+            if was['plan']!=self.plan:
+                raise ValueError(f'{self.table.name} is of another plan; give the stages that it was begun with, or remove it to begin anew')
+            self.rows,self.done = was['rows'],was['done']
+    @property
+    def table(self): return self.stem.with_name(f'{self.stem.name}_stages.json')
+    def file(self, i): return self.stem.with_name(f'{self.stem.name}_stage{i+1}.ck')
+    def begin(self, learn, i):
+        "The model as the stage before left it; the callbacks that keep this one"
+        if not self.stem:
+            return L()
+        if i==self.done and i and not self.file(i).exists():
+            self._load(learn, i-1)
+        before = [_Forget(self.file(i-1))] if i else []
+        return L(Checkpoint(self.file(i)), *before)
+    def end(self, i, rows):
+        if self.stem:
+            self.done = i+1
+            text = json.dumps(dict(plan=self.plan, done=self.done, rows=rows))
+            atomic_write(self.table, lambda p: p.write_text(text))
+    def last(self, learn):
+        if self.stem and self.done==len(self.plan) and self.file(self.done-1).exists():
+            self._load(learn, self.done-1)
+    def _load(self, learn, i):
+        state = torch.load(self.file(i), map_location='cpu', weights_only=True)
+        learn.model.load_state_dict(state['model'])
+        if learn.opt is None:
+            learn.create_opt()
+        learn.opt.load_state_dict(state['opt'])
+        set_random_state(state['random'], learn.dls) # as it is after a break, so without one
+
+class _Forget(Callback):
+    "Remove the file of the stage before, once this stage has one"
+    order = 81 # after `Checkpoint`
+    def __init__(self, path): self.path = path
+    def after_epoch(self): self.path.unlink(missing_ok=True)
 
 # %% ../nbs/11_learner.ipynb #a248bb9d
 class BFloat16(Callback):
@@ -127,8 +184,11 @@ class BFloat16(Callback):
 def fast_cbs(
     device:torch.device|None=None, # fastai's default device if None
 )->list[Callback]: # For `cbs=`
-    "Callbacks that make training faster on `device`: channels_last with bfloat16 where that is built in, else none"
-    return [ChannelsLast(), BFloat16()] if has_bf16(device or default_device()) else []
+    "channels_last with bfloat16 where that is built in, with float16 and a scaler on an older GPU, none of it elsewhere"
+    device = device or default_device()
+    if has_bf16(device):
+        return [ChannelsLast(), BFloat16()]
+    return [ChannelsLast(), MixedPrecision()] if device.type=='cuda' else []
 
 # %% ../nbs/11_learner.ipynb #b7d3882b
 class PickScale(Callback):
