@@ -43,8 +43,18 @@ mutants = [ # module, what stands there, what stands there instead, which tests
     ('pairs', 'if train else (.5,.5)', 'if False else (.5,.5)', 'training_crops'),
     ('pairs', 'if train else (.5,.5)', 'if True else (.5,.5)', 'training_crops'),
     ('pairs', 'fx,fy = (random.random(),random.random())', 'fx,fy = (random.random(),.5)', 'training_crops'),
-    ('pairs', 'train = split_idx==0\n        zoom', 'train = True\n        zoom', 'training_crops'),
-    ('pairs', 'item_tfms=crop, batch_tfms=normalise_batches()', 'item_tfms=crop', 'normalised'),
+    ('pairs', 'train,(low,high),wh = split_idx==0', 'train,(low,high),wh = True', 'training_crops'),
+    ('pairs', 'zoom = random.uniform(low, most) if train else low', 'zoom = low', 'training_crops'),
+    ('pairs', 'zoom = random.uniform(low, most) if train else low', 'zoom = random.uniform(low, most)', 'training_crops'),
+    ('pairs', 'most = max(low, min(high, min(wh)/self.size))', 'most = high', 'zoom_ends'),
+    ('pairs', 'zoom:tuple[float,float]=(1.,2.), # Zoom range', 'zoom:tuple[float,float]=(1.,1.2), # Zoom range', 'training_crops'),
+    ('pairs', 'flip:bool=True, # Mirror half of the training crops? With', 'flip:bool=False, # Mirror half of the training crops? With', 'training_crops'),
+    ('pairs', 'max_rotate=10.', 'max_rotate=45.', 'augmentation'),
+    ('pairs', 'max_rotate=10.', 'max_rotate=0.', 'augmentation'),
+    ('pairs', 'max_warp=.2', 'max_warp=0.', 'augmentation'),
+    ('pairs', 'max_lighting=.2', 'max_lighting=0.', 'augmentation'),
+    ('pairs', 'p:float=.75', 'p:float=.1', 'augmentation'),
+    ('pairs', 'batch_tfms=[*(augment or []), normalise_batches()]', 'batch_tfms=augment', 'normalised'),
     ('pairs', 'self.way = random.choice(_ways) if train and self.turn else None', 'self.way = None', 'patches'),
     ('pairs', '_ways = (None, *Image.Transpose)', '_ways = (None, Image.Transpose.FLIP_LEFT_RIGHT)', 'patches'),
     ('pairs', 'x,y = random.randint(0, w-p),random.randint(0, h-p)', 'pass', 'patches'),
@@ -124,6 +134,13 @@ mutants = [ # module, what stands there, what stands there instead, which tests
     ('features', 'v[-3:] if k.startswith', 'v[:3] if k.startswith', 'feature_loss'),
     ('features', "arch:str|nn.Module='vgg16_bn'", "arch:str|nn.Module='vgg16'", 'feature_loss'),
     ('features', "vgg16=['relu1_2','relu2_2','relu3_3','relu4_3','relu5_3']", "vgg16=['conv1_2','conv2_2','conv3_3','conv4_3','conv5_3']", 'taps_hold'),
+    # LPIPS and DISTS
+    ('metrics', "net:str='alex', # 'alex', 'vgg' or 'squeeze'; say", "net:str='squeeze', # 'alex', 'vgg' or 'squeeze'; say", 'lpips_is'),
+    ('metrics', "vgg=('vgg16', 'pre_pool')", "vgg=('vgg16', None)", 'lpips_is'),
+    ('metrics', 'f/(f.pow(2).sum(1, keepdim=True)+1e-8).sqrt()', 'f/(f.pow(2).sum(1, keepdim=True)+1e-2).sqrt()', 'lpips_is'),
+    ('metrics', 'setattr(network.net, k, L2Pool())', 'pass', 'dists_is'),
+    ('metrics', "for k in ('alpha','beta')", "for k in ('beta','alpha')", 'dists_is'),
+    ('metrics', 'denormalise(pred, clamp=False) if self.normalised else pred', 'pred', 'dists_train'),
     # generators
     ('sr', 'blocks:int=16, # Residual blocks\n', 'blocks:int=8, # Residual blocks\n', 'edsr'),
     ('sr', 'blocks:int=16, # Shared', 'blocks:int=8, # Shared', 'edsr'),
@@ -169,7 +186,8 @@ def passes(folder, test):
         sys.path.insert(0, str(folder))
         import perceptual_fastai
         if Path(perceptual_fastai.__file__).resolve().is_relative_to(folder.resolve()):
-            args = ['-x', '-q', '-p', 'no:warnings', '-p', 'no:cacheprovider', '-p', 'no:xdist', f'--basetemp={folder/"pytest"}']
+            os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'
+            args = ['-x', '-q', '-p', 'no:warnings', '-p', 'no:cacheprovider', f'--basetemp={folder/"pytest"}']
             rc = int(pytest.main([*args, str(folder/'tests'/'test_recipes.py'), *(['-k', test] if test else [])]))
     finally:
         os._exit(rc)

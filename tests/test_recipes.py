@@ -25,6 +25,7 @@ from fastai.layers import NormType, SequentialEx
 from fastai.torch_core import set_seed
 from perceptual_fastai import crappify as crappify_room
 from perceptual_fastai import features as features_room
+from perceptual_fastai import metrics as metrics_room
 from perceptual_fastai import unet as unet_room
 from perceptual_fastai.crappify import Crappifier, crappify_folder
 from perceptual_fastai.critic import patch_critic
@@ -32,9 +33,10 @@ from perceptual_fastai.datasets import pick_held_out
 from perceptual_fastai.features import LossNetwork
 from perceptual_fastai.gan import NoganPlan, critic_learner, nogan, nogan_learner
 from perceptual_fastai.learner import enhance_learner, fit_stages, lesson7_stages, restore
-from perceptual_fastai.losses import (FeatureLoss, LayerLoss, gram_matrix, srcnn_loss, style_reconstruction,
+from perceptual_fastai.losses import (FeatureLoss, LayerLoss, MixedLoss, gram_matrix, srcnn_loss, style_reconstruction,
                                       total_variation)
-from perceptual_fastai.pairs import pair_dls
+from perceptual_fastai.metrics import DISTS, LPIPS, dists, lpips
+from perceptual_fastai.pairs import lesson7_augment, pair_dls
 from perceptual_fastai.sr import EDSR, MDSR, SRCNN, TransformNet
 from perceptual_fastai.unet import Unet, unet
 
@@ -176,6 +178,28 @@ def test_training_crops_are_zoomed_moved_and_mirrored_and_validation_crops_are_n
     x,y = all_of(dls.valid)
     side,cx,cy,mirrored = boxes(y)
     assert len(y)==2 and not mirrored.any() and abs(side-128).max()<2 and abs(cx-79.5).max()<1 and abs(cy-63.5).max()<1
+
+def test_zoom_ends_where_pixels_would_be_enlarged(photos):
+    random.seed(0)
+    dls = pair_dls(photos/'spoiled', photos/'clean', 96, 6, valid=['00','01'], repeat=4, device='cpu')
+    side,*_ = boxes(all_of(dls.train)[1])
+    assert 94<side.min()<102 and 120<side.max()<130
+
+def test_augmentation_is_the_courses_on_both_sides_and_not_in_validation(photos):
+    set_seed(0)
+    kw = dict(size=32, bs=10, valid=['00','01'], repeat=10, flip=False, zoom=(1,1), device='cpu')
+    dls = pair_dls(photos/'clean', photos/'clean', augment=lesson7_augment(), **kw)
+    x,y = all_of(dls.train)
+    assert near(x, y)
+    assert near(all_of(dls.valid)[1], all_of(pair_dls(photos/'clean', photos/'clean', **kw).valid)[1])
+    red,green = (y*std+mean)[:,0,8:24,8:24],(y*std+mean)[:,1,8:24,8:24]
+    def slope(o, dim): return o.diff(dim=dim).mean((1,2))
+    angle = torch.rad2deg(torch.atan2(slope(green, 2), slope(green, 1))).abs() # green runs down, unless it was turned
+    assert 7<angle.max()<20 and .03<(angle<.3).float().mean()<.4
+    bend = (slope(red[...,8:], 2)/slope(red[...,:8], 2)).log().abs() # a warp alone makes one half steeper than the other
+    assert .3<bend.max()<.6 and .5<(bend>.01).float().mean()<.98
+    light = (green.mean((1,2))-.5).abs() # warp and light together; either alone moves it by a tenth
+    assert .13<light.max()<.25 and .03<(light<.004).float().mean()<.3
 
 def test_batches_are_normalised_by_imagenet_on_both_sides(photos):
     dls = pair_dls(photos/'spoiled', photos/'clean', 32, 2, valid=['03'], device='cpu')
@@ -531,6 +555,66 @@ def test_a_bundled_network_of_batch_norms_sees_as_in_evaluation(asked, monkeypat
     with torch.no_grad():
         for got,i in zip(LossNetwork('vgg16_bn').train().features(x), (22, 32, 42)): # just before each max-pooling
             assert near(got, whole[:i+1](x), 1e-4)
+
+
+# --- LPIPS and DISTS
+
+@pytest.fixture
+def wide(monkeypatch):
+    "Networks of random numbers, without what is not looked through; and what was asked for"
+    asked = []
+    def model(arch, weights='imagenet', seed=0):
+        asked.append((arch, weights))
+        set_seed(seed)
+        if arch!='vgg16':
+            return torchvision.models.get_model(arch, weights=None)
+        from torchvision.models.vgg import cfgs, make_layers
+        net = nn.Module()
+        net.features = make_layers(cfgs['D'])
+        return net
+    monkeypatch.setattr(features_room, 'torchvision_model', model)
+    monkeypatch.setattr(metrics_room, 'torchvision_model', model)
+    monkeypatch.setattr(metrics_room, '_kept', metrics_room._kept.__wrapped__) # nothing of this is kept for others
+    return SimpleNamespace(asked=asked, model=model)
+
+def convs_of(module): return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+@pytest.mark.parametrize('net', ['alex', 'squeeze', 'vgg'])
+def test_lpips_is_torchmetrics(net, wide):
+    from torchmetrics.functional.image import lpips as theirs
+    x,y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    got = lpips(x, y) if net=='alex' else lpips(x, y, net)
+    assert wide.asked==[(dict(alex='alexnet', vgg='vgg16', squeeze='squeezenet1_1')[net], 'imagenet')]
+    lib = theirs._NoTrainLpips(net=net, pnet_rand=True)
+    for a,b in zip(convs_of(LPIPS(net, None).network), convs_of(lib.net)):
+        b.load_state_dict(a.state_dict())
+    assert near(got, lib(x, y, normalize=True).flatten(), 1e-5) and (got>1e-4).all()
+
+def test_dists_is_torchmetrics(wide, monkeypatch):
+    from torchmetrics.functional.image import dists as theirs
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    y = (x+.1*torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))).clamp(0,1)
+    got = dists(x, y)
+    assert wide.asked==[('vgg16', 'imagenet')]
+    monkeypatch.setattr(theirs, 'vgg16', lambda weights: wide.model('vgg16'))
+    assert near(got, theirs.DISTSNetwork()(x, y).detach(), 1e-5) and (got>1e-5).all()
+
+def test_lpips_and_dists_train_a_learner_by_the_door_of_all_losses(wide, tmp_path):
+    parts = dict(lpips=(1., LPIPS('squeeze', None)), l1=(1., F.l1_loss))
+    for loss in (LPIPS('squeeze', None), MixedLoss(**parts), DISTS(None)):
+        g = torch.Generator().manual_seed(0)
+        x = torch.randn(4, 3, 32, 32, generator=g)
+        halves = [DataLoader(list(zip(x, x*.8+.3)), bs=2, device='cpu') for _ in range(2)]
+        set_seed(0)
+        learn = enhance_learner(DataLoaders(*halves, device='cpu'), Tiny(), loss, metrics=[], path=tmp_path)
+        was = numbers(learn.model)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-3)
+            preds,targets,each = learn.get_preds(with_loss=True)
+        assert not torch.equal(was, numbers(learn.model)) and each.shape==(4,) and (each>0).all()
+        assert near(each.mean(), learn.loss_func(preds, targets).detach(), 1e-4)
+        assert all(p.grad is None for p in loss.parameters())
+        assert near(sum(loss.parts.values()), learn.loss_func(preds, targets).detach(), 1e-4)
 
 
 # --- the generators
