@@ -187,13 +187,14 @@ def passes(folder, test):
         import perceptual_fastai
         if Path(perceptual_fastai.__file__).resolve().is_relative_to(folder.resolve()):
             os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'
-            args = ['-x', '-q', '-p', 'no:warnings', '-p', 'no:cacheprovider', f'--basetemp={folder/"pytest"}']
+            args = ['-x', '--assert=plain', '-q', '-p', 'no:warnings', '-p', 'no:cacheprovider', f'--basetemp={folder/"pytest"}']
             rc = int(pytest.main([*args, str(folder/'tests'/'test_recipes.py'), *(['-k', test] if test else [])]))
     finally:
         os._exit(rc)
 
 def copy(to):
-    shutil.copytree(root/'perceptual_fastai', to/'perceptual_fastai', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(root/'perceptual_fastai', to/'perceptual_fastai', ignore=shutil.ignore_patterns('__pycache__', 'weights'))
+    (to/'perceptual_fastai'/'weights').symlink_to(root/'perceptual_fastai'/'weights')
     (to/'tests').mkdir()
     shutil.copy(root/'tests'/'test_recipes.py', to/'tests')
     return to
