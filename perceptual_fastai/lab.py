@@ -108,6 +108,8 @@ class FewBatches(Callback):
     def after_batch(self):
         if self.iter>=self.n-1 and not any(type(o).__name__=='LRFinder' for o in self.learn.cbs):
             raise CancelTrainException if self.training else CancelValidException
+    def after_cancel_train(self): self.learn.recorder.cancel_train = False # or fastai drops the epoch's losses and metrics
+    def after_cancel_validate(self): self.learn.recorder.cancel_valid = False
 
 def few_batches()->list[Callback]: # For `cbs=`
     "What cuts a training in a dry run; nothing otherwise"
@@ -480,7 +482,8 @@ def save(self:Experiment,
     csv = partial(table.round(6).to_csv, index=False)
     for suffix,write in dict(csv=csv, json=as_text(text), md=as_text('\n'.join(lines))).items():
         atomic_write(self.results/f'{self.name}.{suffix}', write)
-    print(f'written: benchmarks/results/{self.name}.csv, .json, .md')
+    where = 'a folder of dry runs' if self.dry_run else 'benchmarks/results'
+    print(f'written to {where}: {self.name}.csv, .json, .md')
 
 # %% ../nbs/lab.ipynb #b5d993de
 @patch

@@ -113,6 +113,8 @@ def fit_stages(
         learn.dls = dls_at(stage.size, stage.bs)
         frozen = stage.frozen and trained
         learn.freeze() if frozen else learn.unfreeze()
+        for p in learn.model.parameters(): # or those of the stage before, now zeros, would let weight decay move what is frozen
+            p.grad = None
         ck = kept.begin(learn, i)
         learn.fit_one_cycle(stage.epochs, stage.lr, pct_start=stage.pct_start, cbs=L(cbs)+ck, start_epoch=ck[0].done if ck else 0)
         rows += _epochs(learn, i, stage, frozen)

@@ -334,10 +334,11 @@ def pair_dls(
                         repeat=repeat, cache=cache, small=small, augment=augment, num_workers=num_workers, device=device)
     _check_args(spoiled, crappifier, size, bs, zoom, factor, small)
     items = match_pairs(spoiled, clean) if spoiled is not None else [(f,f) for f in _found(clean)]
+    every = items # a file of pixels holds the small ones, too, so that it serves all sizes of crops
     items = _fitting(items, size, zoom[0], spoiled is not None, factor, small)
     halves = _split_items(items, valid, seed, repeat)
     _check_counts(len(items), *map(len, halves), bs)
-    opens = _openers(clean, crappifier, factor, cache, items)
+    opens = _openers(clean, crappifier, factor, cache, items if cache is True else every)
     if factor>1:
         _check_shrinks(items[0], opens, factor)
     crop = PairPatch(size, factor, flip) if factor>1 else PairCrop(size, zoom, flip)
