@@ -16,9 +16,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import AMPMode, MixedPrecision, ModelToHalf, NonNativeMixedPrecision
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -29,30 +31,81 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from .checkpoint import Checkpoint
-from .files import FolderReport, by_stem, folder_job, shown
+from .files import FolderReport, atomic_write, by_stem, folder_job, list_images, shown
+from .images import eval_mode, first_tensor, from_batch, to_batch
 from .learner import enhance_learner, restore
-from .photos import open_photo, photo_size
+from .photos import PhotoError, open_photo, photo_size, to_rgb
 from .weights import state_digest
+
+# %% ../nbs/13_gan.ipynb #c9259962
+@torch.no_grad()
+def _restore_all(model, images, size):
+    "`restore` for several images at once, which are brought to one size"
+    if len(images)==1:
+        return [restore(model, images[0], size)]
+    x = torch.cat([to_batch(to_rgb(o).resize(size, Image.Resampling.BILINEAR)) for o in images])
+    with eval_mode(model):
+        return [from_batch(o[None]) for o in model(x.to(first_tensor(model).device))]
+
+def _some(size, bs):
+    "How many images of a size go together; U-Nets refuse very small ones, by name"
+    return max(1, min(bs, 2**22//(size[0]*size[1]))) if min(size)>=32 else 1
+
+# %% ../nbs/13_gan.ipynb #89d7796c
+class _Ahead:
+    "Restored images, made in batches of one size and handed out one by one"
+    def __init__(self, model, sizes, bs, wanted):
+        self.model,self.sizes,self.bs,self.wanted,self.ready = model,sizes,bs,wanted,{}
+        self.files = list(sizes) # those of one size stand together
+        self.at = {f:i for i,f in enumerate(self.files)}
+    def __call__(self, f):
+        if f not in self.ready:
+            self.ready = self._make(f)
+        return self.ready.pop(f)
+    def _make(self, f):
+        size,images = self.sizes[f],{f:open_photo(f)}
+        for g in self.files[self.at[f]+1:]:
+            if len(images)>=_some(size, self.bs) or self.sizes[g]!=size:
+                break
+            with contextlib.suppress(PhotoError): # is said when its own turn comes
+                images |= {g:open_photo(g)} if self.wanted(g) else {}
+        return dict(zip(images, _restore_all(self.model, list(images.values()), size)))
+
+# %% ../nbs/13_gan.ipynb #d785445d
+def _by_size(files, size):
+    "File -> size, those of one size together; None, and last, where there is none, which is said when its turn comes"
+    out = {}
+    for f in files:
+        out[f] = None
+        with contextlib.suppress(ValueError):
+            out[f] = size(f)
+    return dict(sorted(out.items(), key=lambda o: (o[1] is None, o[1] or (0,0))))
 
 # %% ../nbs/13_gan.ipynb #99c7fa42
 def render_folder(
-    model:nn.Module, # A generator
+    model:nn.Module, # A generator; images are made on its device
     spoiled:str|Path, # Folder of spoiled images
     clean:str|Path, # Folder of clean ones: they give the size
     dst:str|Path, # Gets one png per image, at the same relative path
     progress:bool=True, # Show a bar?
+    bs:int=16, # Images of one size that go through the model together, fewer of large ones
 )->FolderReport: # `written`, `skipped`, `failed`
     "Restore every image at the size of its clean partner; what is done already stays"
-    spoiled,good = Path(spoiled),by_stem(clean)
+    spoiled,dst,good = Path(spoiled),Path(dst),by_stem(clean)
     def size(f):
         partner = good.get(f.relative_to(spoiled).with_suffix('').as_posix())
         if partner is None:
             raise ValueError('no clean image of this name')
         return photo_size(partner)
-    def render(f, to):
-        return partial(restore(model, open_photo(f), size(f)).save, format='PNG'),{}
-    made_by = state_digest(model.state_dict())[:16]
-    return folder_job(spoiled, dst, render, lambda p: p.with_suffix('.png'), 'render', made_by, size, progress=progress)
+    found = list_images(spoiled, leave_out=[dst])
+    sizes = _by_size(found.files, size)
+    to = lambda p: p.with_suffix('.png')
+    ahead = _Ahead(model, sizes, bs, lambda f: not (dst/to(f.relative_to(spoiled))).exists())
+    made_by,files = state_digest(model.state_dict())[:16],[*sizes, *[f for f,_ in found.failed]]
+    make = lambda f,_: (partial(ahead(f).save, format='PNG'), {})
+    report = folder_job(spoiled, dst, make, to, 'render', made_by, size, files=files, progress=progress)
+    report.left_out,report.rows = found.left_out,sorted(report.rows, key=lambda o: o['source'])
+    return report
 
 # %% ../nbs/13_gan.ipynb #c332faa7
 class RealOrFake(Callback):
@@ -65,12 +118,12 @@ class RealOrFake(Callback):
 # %% ../nbs/13_gan.ipynb #24567179
 def critic_learner(
     dls:DataLoaders, # Pairs (restored, clean) of `pair_dls(rendered, clean, ...)`
-    critic:nn.Module|None=None, # Images -> (N, patches) logits, above 0 for real; fastai's `gan_critic()` if None
+    critic:nn.Module|None=None, # Images -> (N, patches) logits, above 0 for real; `gan_critic()` if None. Goes to the batches' device
     wd:float=1e-3, # Weight decay
     **kwargs, # Handed to `Learner`
 )->Learner: # Its metric is the share of patches that it tells right
     "A learner for a critic: binary cross-entropy, real against restored"
-    critic = gan_critic() if critic is None else critic
+    critic = (gan_critic() if critic is None else critic).to(dls.device)
     cbs = L(kwargs.pop('cbs', None))+RealOrFake()
     return Learner(dls, critic, loss_func=AdaptiveLoss(nn.BCEWithLogitsLoss()), metrics=accuracy_thresh_expand, wd=wd, cbs=cbs, **kwargs)
 
@@ -115,6 +168,12 @@ class CriticRate(Callback):
     def before_step(self): self._times(self.mult)
     def after_step(self): self._times(1/self.mult)
 
+# %% ../nbs/13_gan.ipynb #ad8fa44d
+def _is_float16(cb):
+    if isinstance(cb, MixedPrecision):
+        return cb.amp_mode==AMPMode.FP16
+    return isinstance(cb, (NonNativeMixedPrecision, ModelToHalf))
+
 # %% ../nbs/13_gan.ipynb #2580ac4e
 def nogan_learner(
     dls:DataLoaders, # Pairs (spoiled, clean)
@@ -127,14 +186,16 @@ def nogan_learner(
     critic_lr:float=5., # The critic's learning rate, as a multiple of the generator's
     wd:float=1e-3, # Weight decay
     mom:float=0., # Adam's first momentum
-    cbs=None, # More callbacks
+    cbs=None, # More callbacks; those for float16 are left out
     **kwargs, # Handed to `GANLearner`
 )->GANLearner: # Train it with `fit`
     "fastai's `GANLearner` with the course's settings, its traps closed"
-    for m in (generator, critic): m.requires_grad_(True)
+    for m in (generator, critic):
+        m.requires_grad_(True).to(dls.device)
+    cbs = L(cbs).filter(_is_float16, negate=True)+L(CriticRate(critic_lr), FrozenStays())
     losses = gan_loss_from_func(image_loss, AdaptiveLoss(nn.BCEWithLogitsLoss()), (critic_weight, image_weight))
     return GANLearner(dls, generator, critic, *losses, switcher=AdaptiveGANSwitcher(critic_thresh=critic_thresh), wd=wd,
-                      opt_func=partial(Adam, mom=mom, sqr_mom=.99), cbs=L(cbs)+L(CriticRate(critic_lr), FrozenStays()), **kwargs)
+                      opt_func=partial(Adam, mom=mom, sqr_mom=.99), cbs=cbs, **kwargs)
 
 # %% ../nbs/13_gan.ipynb #8aba52fc
 @dataclass
@@ -152,24 +213,52 @@ class NoganPlan:
     big_size:int=192       # Side of the crops in the second duel
     big_bs:int=16          # Its batch size
     big_epochs:int=10      # Its epochs; its rate is half the first's
+    frozen_lr:float=3e-3   # Highest rate of the frozen generator's cycle
+
+# %% ../nbs/13_gan.ipynb #a34ee465
+class _Lighten(Callback):
+    "Once this stage has a checkpoint, those before it are over, and give up their optimizer"
+    order = 81 # after `Checkpoint`
+    def __init__(self, path):
+        self.path = path
+        self.earlier = sorted(o for o in path.parent.glob('?_*.ck') if o.name<path.name)
+    def after_epoch(self):
+        while self.earlier and self.path.exists():
+            file = self.earlier.pop()
+            state = torch.load(file, map_location='cpu', weights_only=True)
+            if state.pop('opt', None):
+                atomic_write(file, partial(torch.save, state))
+
+def _checkpoint(learn, path):
+    "The checkpoint of a stage; one that is over has no optimizer, and any will do"
+    ck = Checkpoint(path)
+    if ck.state and 'opt' not in ck.state:
+        if learn.opt is None:
+            learn.create_opt()
+        ck.state['opt'] = learn.opt.state_dict()
+    return ck
 
 # %% ../nbs/13_gan.ipynb #2868e6cd
 def _stage(learn, path, progress, fit, n, *args, **kwargs):
     "Run or continue one stage; the table of its epochs"
-    ck = Checkpoint(path)
+    ck = _checkpoint(learn, path)
     with contextlib.ExitStack() as quiet:
-        for silence in () if progress else (learn.no_bar, learn.no_logging): quiet.enter_context(silence())
-        getattr(learn, fit)(n, *args, cbs=ck, start_epoch=ck.done, **kwargs)
+        for silence in () if progress else (learn.no_bar, learn.no_logging):
+            quiet.enter_context(silence())
+        getattr(learn, fit)(n, *args, cbs=[ck, _Lighten(path)], start_epoch=ck.done, **kwargs)
     names = learn.recorder.metric_names[1:-1]
     # fastai's `crit_loss` is of the last training batch, not of the validation photos
     seen = [{k:v for k,v in zip(names, row) if k!='crit_loss'} for row in learn.recorder.values]
-    return [dict(stage=Path(path).stem, epoch=i, **row) for i,row in enumerate(seen)]
+    return [dict(stage=path.stem, epoch=i, **row) for i,row in enumerate(seen)]
 
+# %% ../nbs/13_gan.ipynb #95ef75a8
 def _generator_stages(dls, generator, image_loss, work, plan, seed, cbs, progress):
     "The generator alone: frozen if its encoder is trained, then whole"
     trained,rows,p = getattr(generator, 'pretrained', False),[],plan
     rate = slice(p.gen_lr/1000, p.gen_lr) if trained else p.gen_lr
-    stages = [('1_frozen.ck', p.frozen_epochs, p.gen_lr, dict(pct_start=.8))]*trained + [('2_generator.ck', p.gen_epochs, rate, {})]
+    stages = [('2_generator.ck', p.gen_epochs, rate, {})]
+    if trained:
+        stages.insert(0, ('1_frozen.ck', p.frozen_epochs, slice(p.frozen_lr), dict(pct_start=.8)))
     for name,n,lr,kw in stages:
         set_seed(seed)
         learn = enhance_learner(dls(), generator, image_loss, metrics=[], path=work, cbs=L(cbs))
@@ -204,7 +293,8 @@ def nogan(
     rows += _stage(learn, work/'3_critic.ck', progress, 'fit_one_cycle', p.critic_epochs, p.critic_lr)
     duels = [('4_duel.ck', p.gan_epochs, p.size, p.bs, p.gan_lr), ('5_duel.ck', p.big_epochs, p.big_size, p.big_bs, p.gan_lr/2)]
     for name,n,size,bs,lr in duels:
-        if not n: continue
+        if not n:
+            continue
         set_seed(seed)
         learn = nogan_learner(dls_at(spoiled, size, bs), generator, critic, image_loss, path=work, cbs=L(cbs)+L(rule), **kwargs)
         rows += _stage(learn, work/name, progress, 'fit', n, lr)

@@ -49,7 +49,7 @@ class StopRule(Callback):
     def __init__(self,
         x:Tensor, # Spoiled images, (N,3,H,W), normalised, N of 2 or more
         y:Tensor, # The clean ones, same shape
-        judge:LossNetwork, # A network that is not trained here
+        judge:LossNetwork, # In no loss, and not what scores the result afterwards
         every:int=50, # Steps of either side between two looks
         patience:int=10, # Looks without a better one before it stops
         keep:int=12, # Restored images that are kept for `show_strip`, at most twice as many

@@ -26,7 +26,7 @@ from .checkpoint import Checkpoint
 from .crappify import Crappifier, modcrop
 from .critic import patch_critic
 from .datasets import folder_digest, prepare
-from .features import LossNetwork
+from .features import LossNetwork, archs
 from .files import atomic_write, check_folders, claim, list_files, list_images, shown
 from .gan import NoganPlan
 from .images import pixels, to_batch
@@ -137,6 +137,14 @@ def _loss_network(weights, seed):
         return LossNetwork(weights='learned')
     return LossNetwork('squeezenet1_1', weights=None if weights=='random' else weights, seed=seed)
 
+def _judge(arch, network):
+    "The network that scores; it may not have been the loss"
+    if arch not in archs or arch=='critic':
+        raise ValueError(f'--judge {arch}; allowed are {", ".join(o for o in archs if o!="critic")}')
+    if arch==network.arch:
+        raise ValueError(f'--judge {arch}: the training looks through it already, so it would praise itself; give another')
+    return LossNetwork(arch, 'pre_pool')
+
 def _side(side, size, least=32):
     "The side to work on"
     side = side or max(192, 2*size)
@@ -194,10 +202,10 @@ def _learner(data, out, size, arch, seed, network):
     loss = _loss('features', network, dls.one_batch())
     return enhance_learner(dls, unet(arch, None, residual=True, seed=seed), loss, path=out, cbs=fast_cbs())
 
-def _results(learn, data, out):
+def _results(learn, data, out, judge):
     "Scores of the held-out photos, and their mean loss before and after"
     model,loss = learn.model.cpu(),learn.loss_func.cpu()
-    table,images = _score_held(model, data, loss.network, out)
+    table,images = _score_held(model, data, judge, out)
     plot_losses(learn, out/'losses.png')
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in images]) for i in (0,1)]
 
@@ -211,6 +219,7 @@ def demo(
     arch:str='mobilenet_v2', # Encoder of the U-Net: a torchvision name, from scratch; resnet34 is the course's, and four times as slow
     seed:int=42, # The same seed gives the same damage, split and start
     weights:str='learned', # The loss network: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
+    judge:str='efficientnet_lite0', # Scores; ImageNet weights that come along, which no training here uses. Others are downloads
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
@@ -218,14 +227,15 @@ def demo(
     if epochs<1:
         raise ValueError(f'--epochs {epochs}; 1 is the least')
     network = _loss_network(weights, seed)
+    judge = _judge(judge, network)
     _claim(out, 'demo', data, overwrite)
     pairs = prepare(data, out, side, Crappifier.lesson7(seed))
     learn = _learner(pairs, out, size, arch, seed, network)
     lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 2e-3), 4e-3)
     print(f'learning rate: {lr:.1e} (valley of the range test, kept between 2e-3 and 4e-3)')
     learn.fit_one_cycle(epochs, lr)
-    table,(before,after) = _results(learn, pairs, out)
-    _say(table, network, f', training loss {before:.4f} -> {after:.4f}')
+    table,(before,after) = _results(learn, pairs, out, judge)
+    _say(table, judge, f', training loss {before:.4f} -> {after:.4f}')
     print(f'written to {shown(out)}: before_after.png, losses.png, scores.csv')
     return table
 
@@ -260,6 +270,7 @@ def train(
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='features', # features (pixels, features, Gram matrices), l1 or mse
     weights:str='learned', # Who looks: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
+    judge:str='efficientnet_lite0', # Scores; ImageNet weights that come along, which no training here uses. Others are downloads
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     bs:int=8, # Crops in a batch
@@ -269,14 +280,15 @@ def train(
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS and write OUT/model.safetensors, for `enhance`"
-    settings = {k:v for k,v in locals().items() if k not in ('out','overwrite')}
+    settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
     _check(bs, [epochs], loss)
     out,side,(crappifier,factor) = Path(out),_side(side, size),_recipe(preset, seed)
-    model,judge = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
+    model,network = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
+    judge = _judge(judge, network)
     data = _begin(out, 'train', photos, settings, side, crappifier, factor, overwrite)
     dls = data.dls(size, bs)
     set_seed(seed)
-    learn = enhance_learner(dls, model, _loss(loss, judge, dls.one_batch()), path=out, cbs=fast_cbs())
+    learn = enhance_learner(dls, model, _loss(loss, network, dls.one_batch()), path=out, cbs=fast_cbs())
     ck = Checkpoint(out/'train.ck')
     learn.fit_one_cycle(epochs, lr, cbs=ck, start_epoch=ck.done)
     table = _finish(model, data, judge, out, settings)
@@ -299,12 +311,12 @@ def _draw_duel(rule, out):
         plt.close()
     atomic_write(out/'duel.csv', partial(rule.table().to_csv, index=False))
 
-def _stop_rule(dls, judge):
+def _stop_rule(dls, network):
     "A rule that looks at up to 16 held-out crops, twice an epoch"
     held = [torch.cat(o)[:16] for o in zip(*dls.valid)]
     if len(held[0])<2:
         held = [torch.cat([o, o.flip(-1)]) for o in held] # the rule asks for two, so the mirrored one comes too
-    return StopRule(*held, judge, every=max(1, len(dls.train)//2))
+    return StopRule(*held, network, every=max(1, len(dls.train)//2))
 
 # %% ../nbs/17_train.ipynb #9be58574
 def nogan(
@@ -314,7 +326,8 @@ def nogan(
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='l1', # Of the generator alone, and beside the critic: l1, mse or features
-    weights:str='learned', # Who judges: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
+    weights:str='learned', # Who looks, and ends the duel: learned (the critic that comes along); or SqueezeNet: imagenet (a download), random, a file
+    judge:str='efficientnet_lite0', # Scores; ImageNet weights that come along, which no training here uses. Others are downloads
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     bs:int=8, # Crops in a batch
@@ -325,17 +338,19 @@ def nogan(
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS by NoGAN and write OUT/model.safetensors, for `enhance`"
-    settings = {k:v for k,v in locals().items() if k not in ('out','overwrite')}
+    settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
     _check(bs, [epochs, critic_epochs, gan_epochs], loss)
     out,side,(crappifier,factor) = Path(out),_side(side, size, least=48),_recipe(preset, seed)
     if factor>1:
         raise ValueError(f'--preset {preset}: NoGAN is for images that keep their size; allowed are lesson7 and deblur')
-    model,judge = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
+    model,network = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
+    judge = _judge(judge, network)
     data = _begin(out, 'nogan', photos, settings, side, crappifier, factor, overwrite)
     set_seed(seed)
     dls = data.dls(size, bs)
-    loss_func,rule = _loss(loss, judge, dls.one_batch()),_stop_rule(dls, judge)
-    plan = NoganPlan(size, bs, epochs//2, epochs, 1e-3, critic_epochs, 1e-3, gan_epochs, 1e-4, size, bs, 0)
+    loss_func,rule = _loss(loss, network, dls.one_batch()),_stop_rule(dls, network)
+    plan = NoganPlan(size, bs, frozen_epochs=epochs//2, gen_epochs=epochs, critic_epochs=critic_epochs, gan_epochs=gan_epochs,
+                     big_size=size, big_bs=bs, big_epochs=0)
     dls_at = lambda spoiled,size,bs: data.dls(size, bs, spoiled)
     stages = run_nogan(dls_at, data.spoiled, data.clean, out/'work', model, patch_critic(), loss_func, plan, rule, seed, fast_cbs())
     atomic_write(out/'stages.csv', partial(stages.to_csv, index=False))
