@@ -353,7 +353,8 @@ def test_nogan_epochs_sizes_and_freezing(nogan_fits):
 
 def test_nogan_rates_of_the_generator_and_the_critic_alone(nogan_fits):
     frozen,whole,critic = nogan_fits.fits[:3]
-    assert rises(frozen)==pytest.approx(.8, abs=.08) and max(rates(critic))==pytest.approx(1e-3, rel=.02)
+    assert rises(frozen)==pytest.approx(.8, abs=.08) and max(rates(frozen))==pytest.approx(3e-3, rel=.1)
+    assert max(rates(critic))==pytest.approx(1e-3, rel=.02)
     assert max(rates(whole))==pytest.approx(1e-3, rel=.02) and max(rates(whole, 0))==pytest.approx(1e-6, rel=.02)
     assert all(had(o, 'wd')=={1e-3} for o in nogan_fits.fits)
     assert frozen.loss is whole.loss is F.mse_loss
@@ -521,8 +522,7 @@ def test_srcnn_loss_looks_at_vgg19s_block2_conv2(asked):
     assert (f[0]>=0).all() and isinstance(list(network.net)[-1], nn.ReLU) and sum(isinstance(m, nn.Conv2d) for m in network.net)==4
     loss(x, y)
     assert near(loss.parts['features.relu2_2'], .9*(f[0]-t[0]).pow(2).mean())
-    mse = F.mse_loss(x, y),F.mse_loss(x*std, y*std)
-    assert any(near(loss.parts['mse'], .1*o) for o in mse)
+    assert near(loss.parts['mse'], .1*F.mse_loss(x*std, y*std)) # of images in [0, 1]
 
 def test_a_loss_network_is_evaluated_and_gets_no_gradient(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(.5), nn.Conv2d(4, 4, 1))
