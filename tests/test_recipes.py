@@ -309,7 +309,6 @@ def test_lesson7_stages_sizes_epochs_and_freezing(lesson7_fits):
     assert [o.moved for o in fits[:2]]==[dict(encoder=e, decoder=True) for e in (False, True)]
     assert [bool(o) for o in table.frozen]==[True]*10+[False]*10+[True]*10+[False]*10
 
-@pytest.mark.xfail(reason='gradients of the stage before are still there, so the optimiser moves on by its momentum', strict=False)
 def test_lesson7_encoder_that_is_frozen_again_stays(lesson7_fits):
     assert [o.moved for o in lesson7_fits[0][2:]]==[dict(encoder=False, decoder=True), dict(encoder=True, decoder=True)]
 
