@@ -17,9 +17,10 @@ div2k = {'train':(1, 10), 'valid':(801, 808)} # first and last of the stand-ins'
 def photos_at_hand(shared):
     "Some clean photos, opened"
     sys.path.insert(0, str(root))
-    from perceptual_fastai.photos import find_photos, open_photo, sample_photos
+    from perceptual_fastai.files import list_images
+    from perceptual_fastai.photos import open_photo, sample_photos
     folder = shared/'photos'/'imagenet' if shared and (shared/'photos'/'imagenet').is_dir() else sample_photos()
-    return [open_photo(f) for f in list(find_photos(folder, progress=False) if not shared else sorted(folder.rglob('*.*')))[:24]]
+    return [open_photo(f) for f in list_images(folder).files[:24]]
 
 
 def pets(folder, shared, photos):
@@ -94,7 +95,7 @@ def stand_ins(work, shared, text):
     env = {k:v for k,v in os.environ.items() if not k.startswith('PERCEPTUAL_') and k.lower() not in ('no_proxy','jupyter_path')}
     nowhere = {k:'http://127.0.0.1:9' for k in ('http_proxy','https_proxy','HTTP_PROXY','HTTPS_PROXY')} # what has no stand-in fails at once
     return env | nowhere | dict(FASTAI_HOME=str(home), TORCH_HOME=str(hub), PERCEPTUAL_MODE='paper', PERCEPTUAL_DRY_RUN='1', MPLBACKEND='Agg', HF_HUB_OFFLINE='1',
-                                PYTHONPATH=os.pathsep.join([str(root), *env.get('PYTHONPATH', '').split(os.pathsep)]), PYTHONUNBUFFERED='1',
+                                PYTHONPATH=os.pathsep.join(o for o in (str(root), env.get('PYTHONPATH')) if o), PYTHONUNBUFFERED='1',
                                 PATH=os.pathsep.join([str(commands), env['PATH']]))
 
 
