@@ -22,7 +22,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 
 from .features import LossNetwork
-from .images import normalise
+from .images import deviation, normalise
 
 # %% ../nbs/08_losses.ipynb #06a778e2
 def gram_matrix(
@@ -465,19 +465,19 @@ def forward(self:MixedLoss, pred, target):
     return total.sum() if self.reduction=='sum' else total
 
 # %% ../nbs/08_losses.ipynb #ab52fd4f
-def _mse_normalised(pred, target, reduction='mean'):
-    "Mean squared error of images in [0, 1], measured after normalisation"
-    return F.mse_loss(normalise(pred), normalise(target), reduction=reduction)
+def _mse_01(pred, target, reduction='mean'):
+    "Mean squared error in [0, 1] of images that come normalised"
+    return F.mse_loss(pred*deviation(pred), target*deviation(target), reduction=reduction)
 
 def srcnn_loss(
     network:LossNetwork|None=None, # VGG19 with ImageNet weights, at block2_conv2, if None
-    mse:float=.1, # Share of the mean squared error, which is that of normalised images
+    mse:float=.1, # Share of the mean squared error, which is that of images in [0, 1]
     features:float=.9, # Share of the feature term
     normalised:bool=True, # Do images come ImageNet-normalised? If not, in [0, 1]; the values are the same
 )->MixedLoss:
     "0.1 MSE + 0.9 feature reconstruction: Prajapati et al., eq. 3"
     network = network or LossNetwork('vgg19', ['block2_conv2'])
-    return MixedLoss(mse=(mse, F.mse_loss if normalised else _mse_normalised),
+    return MixedLoss(mse=(mse, _mse_01 if normalised else F.mse_loss),
                      features=(features, LayerLoss(network, normalised=normalised)))
 
 # %% ../nbs/08_losses.ipynb #75c883a7

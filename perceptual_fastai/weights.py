@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WeightsUnavailable', 'torchvision_model', 'read_state', 'load_weights', 'efficientnet_lite0', 'bundled',
-           'state_digest']
+           'of_torchmetrics', 'state_digest']
 
 # %% ../nbs/06_weights.ipynb #37efe20f
 import hashlib, os
@@ -127,6 +127,18 @@ def bundled(
     path = Path(__file__).parent/'weights'/name if '__file__' in globals() else Path('../perceptual_fastai/weights')/name
     if not path.is_file():
         raise WeightsUnavailable(f'{name} is not among the files of this installation in {path.parent}; install the package again')
+    return path
+
+# %% ../nbs/06_weights.ipynb #21cddddd
+def of_torchmetrics(
+    name:str, # Relative to `torchmetrics/functional/image`
+)->Path:
+    "A file of fitted weights that torchmetrics brings"
+    spec = find_spec('torchmetrics')
+    path = spec and Path(spec.origin).parent/'functional'/'image'/name
+    if not path or not path.is_file():
+        raise WeightsUnavailable(f'{name} comes with torchmetrics 1.8 or later, which is not installed here; '
+                                 "pip install -U 'torchmetrics>=1.8' brings it")
     return path
 
 # %% ../nbs/06_weights.ipynb #f4d8eee3
