@@ -15,6 +15,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
+from fastai.torch_core import to_device
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -112,7 +113,7 @@ def _load(self:Checkpoint):
         learn.model.load_state_dict(s['model'])
     except RuntimeError as e:
         self._other(f'another model; {anew}: {e}', e)
-    learn.opt.load_state_dict(s['opt'])
+    learn.opt.load_state_dict(to_device(s['opt'], learn.dls.device)) # the averages step where the weights are
     for o,(count,val) in zip(_averages(learn), s['averages']): o.count,o.val = count,val
     mine,its = {type(o).__name__:o for o in self._with_state()},s['callbacks']
     if mine.keys()!=its.keys():

@@ -21,7 +21,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.torch_core import default_device, params
+from fastai.torch_core import default_device, params, to_device
 from fastcore.foundation import L
 
 from .checkpoint import Checkpoint, set_random_state
@@ -158,7 +158,7 @@ class _Kept:
         learn.model.load_state_dict(state['model'])
         if learn.opt is None:
             learn.create_opt()
-        learn.opt.load_state_dict(state['opt'])
+        learn.opt.load_state_dict(to_device(state['opt'], learn.dls.device))
         set_random_state(state['random'], learn.dls) # as it is after a break, so without one
 
 class _Forget(Callback):
