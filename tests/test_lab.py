@@ -27,14 +27,29 @@ def outputs(page):
 @pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
 def test_page_is_short_and_runs_small_by_itself(page):
     code = [c for c in cells(page) if c['cell_type']=='code']
-    assert len(cells(page))<=30
-    assert all(len(source(c).splitlines())<=15 for c in code)
+    assert len(cells(page))<=45
+    assert all(len(source(c).splitlines())<=21 for c in code)
     says = [m for c in code if (m := re.search(r"^mode = '(\w+)'", source(c), re.M))]
     assert [m[1] for m in says]==['small'], 'tests run a page as it is committed'
     assert not any('os.environ' in source(c) for c in code), 'the lab reads the environment'
 
 
-@pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
+def ran_small(page): return f"{page.stem}, mode 'small'" in outputs(page)
+
+
+@pytest.mark.parametrize('page', filter(ran_small, pages), ids=lambda p: p.stem)
+def test_a_page_that_ran_small_says_so(page):
+    text = ' '.join(source(c) for c in cells(page) if c['cell_type']=='markdown')
+    assert 'outputs saved here are of' in text
+    file = results/f'{page.stem}.json'
+    if file.exists(): # an earlier run's verdict stands at the top, with its date and mode
+        facts = json.loads(file.read_text(encoding='utf-8'))
+        assert facts['mode']!='small' and f"{facts['date']}, mode '{facts['mode']}'" in outputs(page)
+    else:
+        assert f'no results of {page.stem} are there yet' in outputs(page)
+
+
+@pytest.mark.parametrize('page', [o for o in pages if not ran_small(o)], ids=lambda p: p.stem)
 def test_saved_outputs_are_of_the_saved_results(page):
     facts,shown = json.loads((results/f'{page.stem}.json').read_text(encoding='utf-8')),outputs(page)
     assert facts['mode'] in ('cpu','paper') and f"{page.stem}, mode '{facts['mode']}'" in shown
