@@ -261,7 +261,8 @@ class History(Callback):
         self.seconds += perf_counter()-self.start
         names = self.recorder.metric_names[1:-1]
         row = dict(steps=(self.epoch+1)*len(self.dls.train), seconds=self.seconds) | dict(zip(names, map(float, self.recorder.values[-1])))
-        self.rows.append(row | (self.watch(self.model) if self.watch else {}))
+        seen = self.watch(self.model) if self.watch else {}
+        self.rows.append(row | {k:float(v) for k,v in seen.items()}) # NumPy's numbers could not be read back
     def to_checkpoint(self): return dict(rows=self.rows, seconds=self.seconds)
     def from_checkpoint(self, state): self.rows,self.seconds = state['rows'],state['seconds']
 

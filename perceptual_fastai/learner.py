@@ -128,7 +128,7 @@ class _Kept:
     "What `fit_stages` keeps on disk: the rows of the stages that are done, and the checkpoint of the one that ran last"
     def __init__(self, stem, stages):
         self.stem = Path(stem) if stem else None
-        self.rows,self.done,self.plan = [],0,[str(o) for o in stages]
+        self.rows,self.done,self.plan,self.idle = [],0,[str(o) for o in stages],True
         if self.stem and self.table.exists():
             was = json.loads(self.table.read_text())
             if was['plan']!=self.plan:
@@ -139,6 +139,7 @@ class _Kept:
     def file(self, i): return self.stem.with_name(f'{self.stem.name}_stage{i+1}.ck')
     def begin(self, learn, i):
         "The model as the stage before left it; the callbacks that keep this one"
+        self.idle = False
         if not self.stem:
             return L()
         if i==self.done and i and not self.file(i).exists():
@@ -151,7 +152,8 @@ class _Kept:
             text = json.dumps(dict(plan=self.plan, done=self.done, rows=rows))
             atomic_write(self.table, lambda p: p.write_text(text))
     def last(self, learn):
-        if self.stem and self.done==len(self.plan) and self.file(self.done-1).exists():
+        "The trained model, where there was nothing to train"
+        if self.stem and self.idle and self.file(self.done-1).exists():
             self._load(learn, self.done-1)
     def _load(self, learn, i):
         state = torch.load(self.file(i), map_location='cpu', weights_only=True)

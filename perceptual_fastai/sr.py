@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from skimage.exposure import match_histograms
 from torch import nn
 
 from fastcore.basics import patch
@@ -191,20 +192,13 @@ class TransformNet(ImageGenerator):
         return self.last(self.layers(x))[...,:h*f,:w*f]
 
 # %% ../nbs/10a_sr.ipynb #5e1b7a02
-def _matched(a, b):
-    "Levels `a`, each replaced by the level of `b` of the same rank"
-    mine,levels = np.bincount(a.ravel(), minlength=256),np.bincount(b.ravel(), minlength=256)
-    there = levels.nonzero()[0]
-    rank = np.interp(mine.cumsum()/a.size, levels.cumsum()[there]/b.size, there)
-    return rank.round().astype(np.uint8)[a]
-
 def match_histogram(
     im:Image.Image, # What a network made
     like:Image.Image, # Has the histogram; any size
 )->Image.Image: # Mode RGB
     "`im` with the histogram of `like` in each channel, as Johnson et al. finish their outputs"
     a,b = [np.asarray(to_rgb(o)) for o in (im, like)]
-    return Image.fromarray(np.stack([_matched(a[...,c], b[...,c]) for c in range(3)], -1))
+    return Image.fromarray(match_histograms(a, b, channel_axis=-1).round().astype(np.uint8))
 
 # %% ../nbs/10a_sr.ipynb #08294c40
 def _zeros(ni, nf, ks=3): return nn.Conv2d(ni, nf, ks, padding=ks//2)
