@@ -119,6 +119,16 @@ def held(self:PhotoPairs)->list: # Of (spoiled, clean)
     return [o for o in self.pairs() if self.is_held(o[1])]
 
 @patch
+def watched(self:PhotoPairs,
+    share:float=.1, # Of the photos that are not held out; one at least
+)->set[Path]: # Clean photos
+    "Photos to choose a model by, for one that was chosen by the held-out photos could not be scored on them"
+    train = {c.relative_to(self.clean).as_posix():c for _,c in self.train()}
+    if len(train)<2:
+        raise ValueError('one photo to train on, one to choose by and one to score on are needed; add photos')
+    return {train[o] for o in pick_held_out(train, share)}
+
+@patch
 def name(self:PhotoPairs,
     clean:Path, # A clean photo that is held out
 )->str: # Without folder and extension
@@ -162,10 +172,10 @@ def dls(self:PhotoPairs,
     bs:int, # Batch size
     spoiled:Path|None=None, # Another folder of images for the spoiled side, for instance restored ones
     crops:int=128, # Crops in an epoch, about: each photo gives as many as the others, one at least
-    **kwargs, # Handed to `pair_dls`
+    **kwargs, # Handed to `pair_dls`, for instance `valid`, a function of the clean path
 )->DataLoaders: # Training and held-out photos, as (spoiled, clean)
     "Batches of the pairs, at their own scale"
-    zoom = {} if self.factor>1 else dict(zoom=(self.side/size,)*2)
-    repeat = max(1, round(crops/len(self.train())))
-    return pair_dls(spoiled or self.spoiled, self.clean, size, bs, valid=self.is_held, repeat=repeat, factor=self.factor,
-                    **{**zoom, **kwargs})
+    ours = dict(valid=self.is_held, repeat=max(1, round(crops/len(self.train()))), factor=self.factor)
+    if self.factor==1:
+        ours['zoom'] = (self.side/size,)*2
+    return pair_dls(spoiled or self.spoiled, self.clean, size, bs, **{**ours, **kwargs})

@@ -34,7 +34,7 @@ from .features import LossNetwork
 from .files import atomic_write, digest
 from .images import first_tensor, pixels
 from .learner import fit_stages
-from .metrics import MOST, feature_distance, psnr, ssim
+from .metrics import MOST, feature_distance, perceptual_metrics, psnr, ssim
 from .photos import pets_photos, sample_photos, to_rgb
 from .weights import WeightsUnavailable
 
@@ -178,6 +178,17 @@ def epochs(self:Experiment,
     "`n`, or 1 in a dry run"
     return 1 if self.dry_run else n
 
+@patch
+def few(self:Experiment,
+    items, # A dict, or anything that can be gone through
+    n:int=2, # How many in a dry run
+):
+    "All `items`, or the first `n` in a dry run"
+    if not self.dry_run:
+        return items
+    first = list(items.items() if isinstance(items, dict) else items)[:n]
+    return dict(first) if isinstance(items, dict) else first
+
 # %% ../nbs/lab.ipynb #1f44753e
 @patch
 def folder(self:Experiment,
@@ -229,6 +240,11 @@ def judges(self:Experiment,
 )->dict[str,LossNetwork]: # Name, as a column has it -> network
     "Networks that measure a distance"
     return {o+' (random)'*self.small:self.network(o) for o in archs}
+
+@patch
+def literature(self:Experiment)->dict: # Name -> function (x, y) -> (N,), for `score_row` beside the judges; empty in other modes
+    "LPIPS and DISTS in mode 'paper', the numbers that can be compared with other papers'; says which can't be had"
+    return perceptual_metrics() if self.mode=='paper' else {}
 
 # %% ../nbs/lab.ipynb #3bbc35fc
 @patch
@@ -344,10 +360,19 @@ def _middle(x, side):
     top,left = [max(0, (n-side)//2) for n in x.shape[2:]]
     return x[...,top:top+side,left:left+side]
 
+def _distance(x, y, judge):
+    "By a network, on its device, or by a metric"
+    network = isinstance(judge, LossNetwork)
+    x,y = [o.to(first_tensor(judge).device if network else default_device()) for o in (x,y)]
+    if not network:
+        return judge(x, y).item()
+    return feature_distance(x, y, judge).item()
+
+# %% ../nbs/lab.ipynb #d0ea22f4
 def score_row(
     restored:Image.Image, # What a model made
     clean:Image.Image, # What it should have been, same size
-    judges:dict|None=None, # Of `Experiment.judges`
+    judges:dict|None=None, # Of `Experiment.judges` and `Experiment.literature`: name -> network, or function (x, y) -> (N,)
     crop:int=0, # Border left out of all but the judges' distances, in pixels
     look:int|None=None, # Side of the middle square that judges look at, in pixels; all if None
 )->dict: # mse, psnr_rgb, psnr_y, ssim_y, and a distance per judge
@@ -356,15 +381,15 @@ def score_row(
     rgb = psnr(a, b, crop=crop).item()
     row = dict(mse=10**(-rgb/10), psnr_rgb=rgb, psnr_y=psnr(a, b, 'y', crop).item(), ssim_y=ssim(a, b, 'y', crop).item())
     for k,o in (judges or {}).items():
-        x,y = [_middle(i, look).to(first_tensor(o).device) for i in (a,b)]
-        row[k] = feature_distance(x, y, o).item()
+        x,y = [_middle(i, look) for i in (a,b)]
+        row[k] = _distance(x, y, o)
     return row
 
 # %% ../nbs/lab.ipynb #196c4544
 def score_rows(
     restore, # (clean image) -> restored image; does the damage, too
     images:dict, # Name -> clean image
-    judges:dict|None=None, # Of `Experiment.judges`
+    judges:dict|None=None, # Of `Experiment.judges` and `Experiment.literature`
     crop:int=0, # Border left out of PSNR, SSIM and MSE, in pixels
     look:int|None=None, # Side of the middle square that judges look at, in pixels; all if None
     **tags, # Columns that all rows have in common, for instance `model` and `seed`

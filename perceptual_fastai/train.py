@@ -311,12 +311,19 @@ def _draw_duel(rule, out):
         plt.close()
     atomic_write(out/'duel.csv', partial(rule.table().to_csv, index=False))
 
-def _stop_rule(dls, network):
-    "A rule that looks at up to 16 held-out crops, twice an epoch"
-    held = [torch.cat(o)[:16] for o in zip(*dls.valid)]
-    if len(held[0])<2:
-        held = [torch.cat([o, o.flip(-1)]) for o in held] # the rule asks for two, so the mirrored one comes too
-    return StopRule(*held, network, every=max(1, len(dls.train)//2))
+def _stop_rule(valid, network, every):
+    "A rule that looks at up to 16 crops every so many steps"
+    crops = [torch.cat(o)[:16] for o in zip(*valid)]
+    if len(crops[0])<2:
+        crops = [torch.cat([o, o.flip(-1)]) for o in crops] # the rule asks for two, so the mirrored one comes too
+    return StopRule(*crops, network, every=every)
+
+def _set_apart(data, size, bs, network):
+    "DataLoaders that train on neither held-out nor watched photos, and a rule that sees the watched ones alone, twice an epoch"
+    watched = data.watched()
+    dls_at = lambda spoiled,size,bs: data.dls(size, bs, spoiled, valid=lambda c: data.is_held(c) or c in watched)
+    every = max(1, len(dls_at(None, size, bs).train)//2)
+    return dls_at,_stop_rule(data.dls(size, bs, valid=watched.__contains__).valid, network, every)
 
 # %% ../nbs/17_train.ipynb #9be58574
 def nogan(
@@ -347,11 +354,10 @@ def nogan(
     judge = _judge(judge, network)
     data = _begin(out, 'nogan', photos, settings, side, crappifier, factor, overwrite)
     set_seed(seed)
-    dls = data.dls(size, bs)
-    loss_func,rule = _loss(loss, network, dls.one_batch()),_stop_rule(dls, network)
+    dls_at,rule = _set_apart(data, size, bs, network)
+    loss_func = _loss(loss, network, dls_at(None, size, bs).one_batch())
     plan = NoganPlan(size, bs, frozen_epochs=epochs//2, gen_epochs=epochs, critic_epochs=critic_epochs, gan_epochs=gan_epochs,
                      big_size=size, big_bs=bs, big_epochs=0)
-    dls_at = lambda spoiled,size,bs: data.dls(size, bs, spoiled)
     stages = run_nogan(dls_at, data.spoiled, data.clean, out/'work', model, patch_critic(), loss_func, plan, rule, seed, fast_cbs())
     atomic_write(out/'stages.csv', partial(stages.to_csv, index=False))
     table = _finish(model, data, judge, out, settings)
