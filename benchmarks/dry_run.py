@@ -1,8 +1,8 @@
 """Every tutorial and experiment in mode 'paper' as a dry run, from a foreign folder, with local stand-ins for the downloads
 
-    python benchmarks/dry_run.py [--only NAME ...] [--shared DIR] [--kill [N]] [--twin [KIND]] [--work DIR]
+    python benchmarks/dry_run.py [--only NAME ...] [--shared DIR] [--kill [N]] [--twin [KIND]] [--batches N] [--work DIR]
 
-In a dry run each epoch ends after two batches and each training after an epoch; sizes, networks, losses and files are those of the paper.
+In a dry run each epoch ends after N batches, two by default, and each training after an epoch; sizes, networks, losses and files are those of the paper.
 """
 import argparse, ast, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time, traceback
 from contextlib import nullcontext
@@ -74,7 +74,7 @@ def weights(folder, shared, text):
     return found
 
 
-def stand_ins(work, shared, text):
+def stand_ins(work, shared, text, batches):
     "All that pages download; returns the environment in which they find it"
     home,hub = work/'fastai_home',work/'torch'
     if not (work/'ready').exists():
@@ -94,7 +94,7 @@ def stand_ins(work, shared, text):
     (commands/'perceptual-fastai').chmod(0o755)
     env = {k:v for k,v in os.environ.items() if not k.startswith('PERCEPTUAL_') and k.lower() not in ('no_proxy','jupyter_path')}
     nowhere = {k:'http://127.0.0.1:9' for k in ('http_proxy','https_proxy','HTTP_PROXY','HTTPS_PROXY')} # what has no stand-in fails at once
-    return env | nowhere | dict(FASTAI_HOME=str(home), TORCH_HOME=str(hub), PERCEPTUAL_MODE='paper', PERCEPTUAL_DRY_RUN='1', MPLBACKEND='Agg', HF_HUB_OFFLINE='1',
+    return env | nowhere | dict(FASTAI_HOME=str(home), TORCH_HOME=str(hub), PERCEPTUAL_MODE='paper', PERCEPTUAL_DRY_RUN=str(batches), MPLBACKEND='Agg', HF_HUB_OFFLINE='1',
                                 PYTHONPATH=os.pathsep.join(o for o in (str(root), env.get('PYTHONPATH')) if o), PYTHONUNBUFFERED='1',
                                 PATH=os.pathsep.join([str(commands), env['PATH']]))
 
@@ -250,6 +250,7 @@ def main():
     p.add_argument('--shared', type=Path, help='a folder with fastai_home and weights (NAME_in1k.pth); sample photos and random numbers without it')
     p.add_argument('--kill', nargs='?', type=int, const=2, default=0, metavar='N', help='kill each page when a checkpoint appears, N times, and start it again')
     p.add_argument('--twin', nargs='?', const='cuda', choices=['cuda','twin'], help='pretend a GPU: tensors of two devices may not meet')
+    p.add_argument('--batches', type=int, choices=[1,2], default=2, help='of an epoch; NoGAN needs two, one for each network')
     p.add_argument('--work', type=Path, help='where pages run; a temporary folder, removed afterwards, if left out')
     p.add_argument('--timeout', type=float, default=3600, help='seconds for a page')
     for o in ('--page', '--events'): p.add_argument(o, help=argparse.SUPPRESS)
@@ -262,7 +263,7 @@ def main():
     work = (a.work or Path(tempfile.mkdtemp(prefix='dry_run_'))).resolve()
     work.mkdir(parents=True, exist_ok=True)
     try:
-        env = stand_ins(work, a.shared and a.shared.resolve(), text)
+        env = stand_ins(work, a.shared and a.shared.resolve(), text, a.batches)
         good = [check(f, work, env, a.twin, a.timeout, a.kill) for f in pages]
     finally:
         if not a.work: shutil.rmtree(work, ignore_errors=True)

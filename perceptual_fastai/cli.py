@@ -52,17 +52,39 @@ def crappify(
     report = crappify_folder(src, dst, _crappifier(preset, seed), workers, sys.stdout.isatty(), overwrite)
     return _finish(report, crappify)
 
+# %% ../nbs/18_cli.ipynb #33cb2248
+def _eyes(judge, perceptual):
+    "Distances as networks see them, by the names of their columns, and whose they are; of a large photo they see the middle"
+    from functools import partial
+    from perceptual_fastai.features import LossNetwork, archs
+    from perceptual_fastai.images import middle
+    from perceptual_fastai.metrics import feature_distance, perceptual_metrics
+    if judge not in (*archs, 'none') or judge=='critic':
+        raise ValueError(f'--judge {judge}; allowed are none, {", ".join(o for o in archs if o!="critic")}')
+    network = None if judge=='none' else LossNetwork(judge, 'pre_pool')
+    found = {'feature':partial(feature_distance, network=network)} if network else {}
+    papers = perceptual_metrics(perceptual)
+    if perceptual and len(papers)<2:
+        raise ValueError('--perceptual: not all that it needs could be downloaded')
+    look = lambda f: lambda x,y: f(middle(x, 1024), middle(y, 1024))
+    said = ['higher is better: psnr (dB), ssim', f'lower is better: feature, by {network}' if network else '', *papers]
+    return {k:look(f) for k,f in (found | papers).items()},'; '.join(filter(None, said))
+
 # %% ../nbs/18_cli.ipynb #e92ebbe5
 def score(
     restored:str, # Folder of restored photos
     clean:str, # Folder of clean ones, same structure and names; extensions may differ
     csv:str=None, # Write the table here, too
-    crop:int=0, # Border left out, in pixels
+    crop:int=0, # Border that PSNR and SSIM leave out, in pixels
+    judge:str='efficientnet_lite0', # Network of the column `feature`, its ImageNet weights come along; others are downloads; none for none
+    perceptual:bool=False, # Download what LPIPS and DISTS need (760 MB); once that is there, they are always told
 ):
-    "PSNR and SSIM of every photo, on RGB and on luma (BT.601 studio range), and their means"
+    "PSNR and SSIM of every photo, on RGB and on luma (BT.601 studio range), what networks see of the difference, and the means"
     from perceptual_fastai.metrics import mean_scores, score_folder
-    table = score_folder(restored, clean, csv, crop)
+    eyes,said = _eyes(judge, perceptual)
+    table = score_folder(restored, clean, csv, crop, more=eyes)
     if len(table):
+        print(said)
         print(table.round(4).to_string(index=False))
         print('mean:', *[f'{k} {v:.4f}' for k,v in mean_scores(table).items()])
     if fitted := table.attrs['fitted']:
@@ -103,7 +125,7 @@ commands = dict(demo=('perceptual_fastai.train', 'demo', 'the whole path in minu
                 train=('perceptual_fastai.train', 'train', 'train a generator on a folder of photos'),
                 nogan=('perceptual_fastai.train', 'nogan', 'train one by NoGAN: generator, critic, duel'),
                 enhance=('perceptual_fastai.cli', 'enhance', 'enhance a folder of photos by a trained model'),
-                score=('perceptual_fastai.cli', 'score', 'PSNR and SSIM of a folder against the clean one'),
+                score=('perceptual_fastai.cli', 'score', 'how near a folder comes to the clean one: PSNR, SSIM, what a network sees'),
                 app=('perceptual_fastai.page', 'app', 'a page to upload photos and compare results'))
 
 # %% ../nbs/18_cli.ipynb #d886f8bd

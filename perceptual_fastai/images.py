@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['as_plain', 'pixels', 'normalise', 'denormalise', 'to_batch', 'from_batch', 'stats_of', 'deviation',
-           'normalise_batches', 'luma', 'upsample', 'eval_mode', 'seeded', 'first_tensor', 'has_bf16', 'check_batch']
+           'normalise_batches', 'luma', 'middle', 'upsample', 'eval_mode', 'seeded', 'first_tensor', 'has_bf16',
+           'check_batch']
 
 # %% ../nbs/03_images.ipynb #4e552a8d
 import math
@@ -117,6 +118,17 @@ def luma(
     return (x*w[:,None,None]).sum(1, keepdim=True) + 16/255
 
 # %% ../nbs/03_images.ipynb #78454259
+def middle(
+    x:Tensor, # (N,C,H,W)
+    side:int|None, # Of the square, in pixels; None for all
+)->Tensor: # (N,C,H',W'), H' and W' at most `side`
+    "The middle square of a batch, or all of it where it is not larger"
+    if not side:
+        return x
+    top,left = [max(0, (n-side)//2) for n in x.shape[2:]]
+    return x[...,top:top+side,left:left+side]
+
+# %% ../nbs/03_images.ipynb #1331ffe8
 def upsample(
     x:Tensor, # (N,C,H,W)
     factor:int=1, # 1 returns `x`

@@ -24,7 +24,7 @@ from .features import LossNetwork
 from .files import atomic_write, attempt, list_images, shown, stems
 from .images import denormalise, luma, normalise, pixels
 from .losses import PerceptualLoss
-from .weights import WeightsUnavailable, of_torchmetrics, read_state, torchvision_model
+from .weights import WeightsUnavailable, is_cached, of_torchmetrics, read_state, torchvision_model
 
 # %% ../nbs/09_metrics.ipynb #4ef7dbff
 def _check(name, x, data_range):
@@ -251,10 +251,16 @@ def dists(
     return _seen_by(_kept(DISTS, weights), x, y)
 
 # %% ../nbs/09_metrics.ipynb #dc118769
-def perceptual_metrics()->dict: # Name -> function (x, y) -> (N,), for `more` of `score` and `score_folder`
-    "LPIPS and DISTS, as far as their networks can be had here (downloads on first use); says which can't"
+_papers = dict(lpips=(lpips, 'alexnet', (LPIPS, 'alex', 'imagenet')), dists=(dists, 'vgg16', (DISTS, 'imagenet')))
+
+def perceptual_metrics(
+    download:bool=True, # Download networks that are not in torchvision's cache yet (AlexNet 230 MB, VGG16 530 MB)?
+)->dict: # Name -> function (x, y) -> (N,), for `more` of `score` and `score_folder`
+    "LPIPS and DISTS, as far as their networks can be had here; says which can't, if they were to be downloaded"
     found = {}
-    for name,func,kept in (('lpips', lpips, (LPIPS, 'alex', 'imagenet')), ('dists', dists, (DISTS, 'imagenet'))):
+    for name,(func,arch,kept) in _papers.items():
+        if not (download or is_cached(arch)):
+            continue
         try:
             _kept(*kept)
         except WeightsUnavailable as e:
