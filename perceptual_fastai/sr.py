@@ -229,6 +229,12 @@ def _shuffle_up(n, factor, blur=False):
     steps = [3]*threes + [2]*(rest.bit_length()-1)
     return nn.Sequential(*[m for s in steps for m in (_zeros(n, n*s*s), nn.PixelShuffle(s), *[_even(s)]*blur)])
 
+def _edsr_up(n, factor, blur, direct):
+    "From features to an image"
+    if direct:
+        return [_zeros(n, 3*factor**2), nn.PixelShuffle(factor)]
+    return [_shuffle_up(n, factor, blur), _zeros(n, 3)]
+
 # %% ../nbs/10a_sr.ipynb #da8e5404
 class EDSR(ImageGenerator):
     "Residual blocks without batch-norm, a long skip, pixel shuffle (Lim et al., 2017); large: blocks=32, features=256, scale=.1"
@@ -240,13 +246,16 @@ class EDSR(ImageGenerator):
         residual:bool=False, # Learn the difference to the enlarged input, beginning with none? Not in the paper
         shrink:int=1, # 1, 2 or 4: work at this fraction of the input's side. Not in the paper
         blur:bool=False, # Average neighbours after every shuffle, against its pattern? Not in the paper
+        direct:bool=False, # One shuffle makes the image, with no convolution behind it: few multiplications. Not in the paper
     ):
         super().__init__(factor, 3, residual, (1,2,3,4,8))
         if shrink not in (1,2,4):
             raise ValueError(f'shrink={shrink!r}; allowed are 1, 2 and 4')
+        if direct and blur:
+            raise ValueError('blur=True is for shuffles that features go through; with direct=True the image itself would be blurred')
         n,self.shrink = features,shrink
         body = Skip(*[EDSRBlock(n, scale) for _ in range(blocks)], _zeros(n, n))
-        self.layers = nn.Sequential(_zeros(3*shrink**2, n), body, _shuffle_up(n, factor*shrink, blur), _zeros(n, 3))
+        self.layers = nn.Sequential(_zeros(3*shrink**2, n), body, *_edsr_up(n, factor*shrink, blur, direct))
         if residual: _zero_last(self)
     def net(self, x):
         if self.shrink==1: return self.layers(x)
