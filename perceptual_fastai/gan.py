@@ -33,7 +33,7 @@ from fastcore.foundation import L
 from .checkpoint import Checkpoint
 from .files import FolderReport, atomic_write, by_stem, folder_job, list_images, shown
 from .images import eval_mode, first_tensor, from_batch, to_batch
-from .learner import enhance_learner, restore
+from .learner import enhance_learner, plain_log, restore
 from .photos import PhotoError, open_photo, photo_size, to_rgb
 from .weights import state_digest
 
@@ -243,7 +243,7 @@ def _stage(learn, path, progress, fit, n, *args, **kwargs):
     "Run or continue one stage; the table of its epochs"
     ck = _checkpoint(learn, path)
     with contextlib.ExitStack() as quiet:
-        for silence in () if progress else (learn.no_bar, learn.no_logging):
+        for silence in (partial(plain_log, learn),) if progress else (learn.no_bar, learn.no_logging):
             quiet.enter_context(silence())
         getattr(learn, fit)(n, *args, cbs=[ck, _Lighten(path)], start_epoch=ck.done, **kwargs)
     names = learn.recorder.metric_names[1:-1]
@@ -279,7 +279,7 @@ def nogan(
     rule:Callback|None=None, # A `StopRule`, which watches the duels, if given
     seed:int=42, # Every stage begins with it
     cbs=None, # More callbacks for every stage, for instance `BFloat16`
-    progress:bool=True, # Show bars and tables?
+    progress:bool=True, # Show bars and tables? Where there is neither terminal nor notebook, a line per epoch
     **kwargs, # Handed to `nogan_learner`
 )->pd.DataFrame: # One row per epoch of every stage; both networks are trained in place
     "Generator alone, its images, critic alone, duel, duel at a larger size"

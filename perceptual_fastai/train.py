@@ -30,7 +30,7 @@ from .features import LossNetwork, archs
 from .files import atomic_write, check_folders, claim, list_files, list_images, shown
 from .gan import NoganPlan
 from .images import pixels, to_batch
-from .learner import enhance_learner, fast_cbs, restore
+from .learner import enhance_learner, fast_cbs, plain_log, restore
 from .losses import FeatureLoss
 from .metrics import feature_distance, mean_scores, psnr, ssim
 from .model_files import save_enhancer
@@ -231,9 +231,10 @@ def demo(
     _claim(out, 'demo', data, overwrite)
     pairs = prepare(data, out, side, Crappifier.lesson7(seed))
     learn = _learner(pairs, out, size, arch, seed, network)
-    lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 2e-3), 4e-3)
-    print(f'learning rate: {lr:.1e} (valley of the range test, kept between 2e-3 and 4e-3)')
-    learn.fit_one_cycle(epochs, lr)
+    with plain_log(learn):
+        lr = min(max(learn.lr_find(num_it=30, start_lr=1e-5, show_plot=False).valley, 2e-3), 4e-3)
+        print(f'learning rate: {lr:.1e} (valley of the range test, kept between 2e-3 and 4e-3)')
+        learn.fit_one_cycle(epochs, lr)
     table,(before,after) = _results(learn, pairs, out, judge)
     _say(table, judge, f', training loss {before:.4f} -> {after:.4f}')
     print(f'written to {shown(out)}: before_after.png, losses.png, scores.csv')
@@ -290,7 +291,8 @@ def train(
     set_seed(seed)
     learn = enhance_learner(dls, model, _loss(loss, network, dls.one_batch()), path=out, cbs=fast_cbs())
     ck = Checkpoint(out/'train.ck')
-    learn.fit_one_cycle(epochs, lr, cbs=ck, start_epoch=ck.done)
+    with plain_log(learn):
+        learn.fit_one_cycle(epochs, lr, cbs=ck, start_epoch=ck.done)
     table = _finish(model, data, judge, out, settings)
     plot_losses(learn, out/'losses.png')
     return table

@@ -506,7 +506,7 @@ def test_johnsons_losses_square_and_divide_by_size(asked):
     fs,ts = network.features(x),network.features(y)
     assert near(LayerLoss(network)(x, y), sum((f-t).pow(2).mean() for f,t in zip(fs, ts)))
     style = sum((gram(f)-gram(t)).pow(2).sum((1,2)).mean() for f,t in zip(fs, ts))
-    assert near(LayerLoss(network, style_reconstruction)(x, y), style)
+    assert near(LayerLoss(network, style_reconstruction)(x, y)/style, 1.) # the numbers are tiny
     assert near(gram_matrix(fs[0]), gram(fs[0]))
     steps = (x[...,1:]-x[...,:-1]).abs().mean((1,2,3))+(x[...,1:,:]-x[...,:-1,:]).abs().mean((1,2,3))
     assert near(total_variation(x), steps)
