@@ -99,7 +99,7 @@ def _resolve(layers, have, arch):
         raise ValueError(f'layers={layers}: give at least one, each once')
     return names
 
-# %% ../nbs/07_features.ipynb #3cc15199
+# %% ../nbs/07_features.ipynb #813ca56e
 class Renormalise(nn.Module):
     "From ImageNet's normalisation to another; .5 and .5 give -1..1"
     def __init__(self,
@@ -118,7 +118,7 @@ def lite0_stages(
     stem = nn.Sequential(Renormalise(), model.conv_stem, model.bn1)
     return nn.Sequential(OrderedDict(zip(_lite0_names, [stem, *model.blocks])))
 
-# %% ../nbs/07_features.ipynb #e00a1df3
+# %% ../nbs/07_features.ipynb #20be8955
 @lru_cache
 def _timm_layout(name):
     "What timm can show of a network, stage by stage, and the argument that frees it from a fixed size, where it has one"
@@ -134,7 +134,7 @@ def _timm_layout(name):
             break
     raise ValueError(f'timm/{name} has no features_only, so it can be neither loss network nor encoder: {why}') from why
 
-# %% ../nbs/07_features.ipynb #a311cfa0
+# %% ../nbs/07_features.ipynb #ab394aeb
 def _shorten(net, deepest):
     "timm cuts most networks at their deepest stage; those whose stages are `blocks` it runs to their end"
     from timm.models.efficientnet import EfficientNetFeatures
@@ -150,6 +150,7 @@ def _timm_layers(layers, have, arch):
         return have[:3]
     return have if layers=='pre_pool' else _resolve(layers, have, arch)
 
+# %% ../nbs/07_features.ipynb #25673dac
 class TimmFeatures(nn.Module):
     "A network of timm down to its deepest chosen stage, each with a tap; takes ImageNet-normalised RGB, gives what the deepest sees"
     def __init__(self,
@@ -172,7 +173,7 @@ class TimmFeatures(nn.Module):
     def __len__(self): return len(self.taps)
     def __getitem__(self, i): return self.taps[i]
 
-# %% ../nbs/07_features.ipynb #ae68a99c
+# %% ../nbs/07_features.ipynb #358e2087
 @patch
 def _settle(self:TimmFeatures, name):
     "Normalisation and tag as timm's records have them; nothing in place"
@@ -199,14 +200,14 @@ def forward(self:TimmFeatures, x):
         x = tap(f.permute(0,3,1,2) if self.last else f)
     return x
 
-# %% ../nbs/07_features.ipynb #2c72803a
+# %% ../nbs/07_features.ipynb #e437eb2d
 @patch
 def halves(self:TimmFeatures)->tuple[list,list]: # Parameters
     "What it takes to see an eighth of the size, and the rest"
     early = [n for n,r in zip(self.places, self.reductions) if r<=8]
     named = [k.replace('.','_') for k,_ in self.net.named_parameters()] # timm flattens some names so
     last = early[-1].replace('.','_')+'_' if early else ''
-    cut = max((i+1 for i,k in enumerate(named) if k.startswith(last)), default=len(named)//2) if last else len(named)//2
+    cut = max((i+1 for i,k in enumerate(named) if last and k.startswith(last)), default=len(named)//2)
     ps = list(self.net.parameters())
     return ps[:cut],ps[cut:]
 
@@ -253,10 +254,11 @@ def _own(module):
     return net
 
 # %% ../nbs/07_features.ipynb #a0ce9eee
-def _source(weights, seed, trained):
+def _source(weights, seed, net):
     "Where the numbers come from, in words"
     if weights is None:
         return f'random weights (seed {seed})'
+    trained = f"timm's weights {net.tag}" if isinstance(net, TimmFeatures) else 'ImageNet weights'
     known = {'imagenet':trained, 'learned':'learned weights, bundled'}
     return known.get(weights) or f'weights of {Path(weights).name}'
 
@@ -282,6 +284,8 @@ def _build(arch, weights, seed, layers):
 # %% ../nbs/07_features.ipynb #574b621c
 def _blurred(net):
     "`net` with a `BlurPool` for every max-pooling"
+    if isinstance(net, TimmFeatures):
+        raise ValueError(f'antialias=True is for networks of {archs}, not for timm/{net.name}')
     return nn.Sequential(OrderedDict((k, BlurPool(m) if isinstance(m, nn.MaxPool2d) else m) for k,m in net.named_children()))
 
 def _places(net):
@@ -301,7 +305,7 @@ def _cut(net, places, layers):
 class LossNetwork(nn.Module):
     "A frozen network with taps at named layers; takes ImageNet-normalised RGB"
     def __init__(self,
-        arch:str|nn.Module='vgg16_bn', # One of `archs`, a network of timm ('convnext_atto', 'timm/resnet18'), or any module, which is copied
+        arch:str|nn.Module='vgg16_bn', # One of `archs`, timm's ('convnext_atto', 'timm/resnet18'), or any module, which is copied
         layers:list[str]|str|None=None, # Names, or 'pre_pool'; None for the usual three
         weights:str|Path|None='imagenet', # 'imagenet', 'learned' (our critic), a file, None for random numbers; a module has its own
         seed:int=0, # For weights=None
@@ -314,11 +318,8 @@ class LossNetwork(nn.Module):
         if weights=='learned' and arch=='vgg16_bn':
             arch = 'critic' # the default is nobody's choice
         net = _own(arch) if given else _build(arch, weights, seed, layers)
-        if antialias and isinstance(net, TimmFeatures):
-            raise ValueError(f'antialias=True is for networks of {archs}, not for {arch}')
-        trained = f"timm's weights {net.tag}" if isinstance(net, TimmFeatures) else 'ImageNet weights'
         self.arch = type(arch).__name__ if given else arch
-        self.source = 'weights as given' if given else _source(weights, seed, trained)
+        self.source = 'weights as given' if given else _source(weights, seed, net)
         self.antialias = antialias
         self._tap(_blurred(net) if antialias else net, layers, given)
     def train(self, mode=True): return super().train(False) # a loss network never trains

@@ -127,7 +127,7 @@ def efficientnet_lite0(
     model.load_state_dict(dict(zip(own, state.values())))
     return model
 
-# %% ../nbs/06_weights.ipynb #91a7dd6f
+# %% ../nbs/06_weights.ipynb #0b9783bc
 def timm_name(
     arch:str, # 'timm/resnet18', or 'convnext_atto', which torchvision does not have; a tag may follow: 'resnet18.tv_in1k'
 )->str|None: # As timm calls it; None for torchvision's names and nobody's
@@ -148,24 +148,25 @@ def timm_near(
     near = [word]*(word in have)+get_close_matches(word, have, 3)+timm.list_models(f'*{word}*')[:2]
     return [f'timm/{o}' for o in dict.fromkeys(near)]
 
-# %% ../nbs/06_weights.ipynb #44dd2dad
+# %% ../nbs/06_weights.ipynb #2c8082df
 def _timm_missing(name, why):
     "The error for weights that timm does not have, or cannot reach"
-    from huggingface_hub.constants import HF_HUB_CACHE
-    return WeightsUnavailable(f"Trained weights of timm/{name}: {why}. Ways out: put its repository into the cache, {HF_HUB_CACHE}, on a machine "
-                              "with a connection; weights='path/to/model.safetensors', a state dict with timm's names; weights=None for a "
-                              "network of random numbers; or 'efficientnet_lite0', whose ImageNet weights pip brings")
+    return WeightsUnavailable(f"Trained weights of timm/{name}: {why}. Or give weights='path/to/model.safetensors', a state dict with timm's "
+                              "names; weights=None for a network of random numbers; or 'efficientnet_lite0', whose ImageNet weights pip brings")
 
 def _timm_pretrained(name, **kwargs):
     import timm
+    from huggingface_hub.constants import HF_HUB_CACHE
     if not timm.is_model_pretrained(name):
         raise _timm_missing(name, 'timm has none')
     try:
         return timm.create_model(name, pretrained=True, **kwargs)
     except Exception as e: # what its hub raises differs from version to version
-        raise _timm_missing(name, f'neither in the cache nor downloaded ({type(e).__name__}: {e})') from e
+        cfg = timm.get_pretrained_cfg(name)
+        raise _timm_missing(name, f'{cfg.hf_hub_id or cfg.url} is not in {HF_HUB_CACHE} and could not be downloaded '
+                                  f'({type(e).__name__}: {e}). Put it there') from e
 
-# %% ../nbs/06_weights.ipynb #5ff94a6e
+# %% ../nbs/06_weights.ipynb #76d26e3b
 @contextmanager
 def _unsaid(logger):
     "What this logger has to say is known"
@@ -176,6 +177,7 @@ def _unsaid(logger):
     finally:
         log.disabled = was
 
+# %% ../nbs/06_weights.ipynb #448acb5d
 def timm_model(
     name:str, # As `timm_name` gives it
     weights:str|Path|None='imagenet', # 'imagenet' (timm's download and cache), a file, or None for random numbers
