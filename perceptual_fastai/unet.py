@@ -7,10 +7,12 @@ __all__ = ['encoder', 'Unet', 'unet', 'unet_splitter']
 
 # %% ../nbs/10_unet.ipynb #a1f0260c
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision import models
 
 from fastai.layers import NormType
 from fastai.torch_core import params
@@ -18,16 +20,46 @@ from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from fastcore.foundation import L
 
+from .features import TimmFeatures, lite0_stages
 from .images import check_batch, seeded
-from .weights import torchvision_model
+from .weights import efficientnet_lite0, timm_name, timm_near, torchvision_model
 
 # %% ../nbs/10_unet.ipynb #75ae369e
+def _lite0(weights, seed):
+    enc = lite0_stages(efficientnet_lite0(weights, seed))
+    enc.cut = 4 # down to an eighth of the size, where fastai cuts ResNets
+    return enc
+
+def _no_widening(net):
+    "MobileNetV3 ends with a 1x1 convolution of 160 channels to 960, for its classifier"
+    blocks = getattr(net, 'blocks', None)
+    if isinstance(blocks, nn.Sequential):
+        convs = [m for m in blocks[-1].modules() if isinstance(m, nn.Conv2d)]
+        if len(convs)==1 and convs[0].kernel_size==(1,1):
+            blocks[-1] = nn.Identity()
+
+def _of_timm(name, weights, seed):
+    enc = TimmFeatures(name, 'pre_pool', weights, seed)
+    _no_widening(enc.net)
+    if enc.reductions[0]>4 or len(set(enc.reductions))<3:
+        raise ValueError(f'timm/{name} is no encoder: its stages are 1/{set(enc.reductions)} of the size; '
+                         'a U-Net climbs back over three sizes or more, from at most 1/4 on')
+    return enc
+
+# %% ../nbs/10_unet.ipynb #045e8407
 def encoder(
-    arch:str='resnet34', # A ResNet or a torchvision network with `features`
-    weights:str|Path|None='imagenet', # 'imagenet' (torchvision's download and cache), a file, or None for random numbers
+    arch:str='resnet34', # A ResNet or a torchvision network with `features`, 'efficientnet_lite0', or a network of timm
+    weights:str|Path|None='imagenet', # 'imagenet' (download and cache; Lite0's come with pip), a file, or None for random numbers
     seed:int=0, # For weights=None
-)->nn.Sequential: # Halves the size several times
-    "The part of a torchvision network that sees, without the part that names"
+)->nn.Module: # Halves the size several times; a Sequential but for timm's
+    "The part of a network that sees, without the part that names"
+    if arch=='efficientnet_lite0':
+        return _lite0(weights, seed)
+    if name := timm_name(arch):
+        return _of_timm(name, weights, seed)
+    if arch not in models.list_models(models):
+        raise ValueError(f"no encoder {arch!r}: neither torchvision nor timm has a network of that name; near are "
+                         f'{get_close_matches(arch, models.list_models(models), 2)+timm_near(arch)}')
     model = torchvision_model(arch, weights, seed)
     if hasattr(model, 'features'): return nn.Sequential(*list(model.features)[:-1])
     return create_body(model, 3, pretrained=False, cut=-2)
@@ -58,7 +90,7 @@ def _check_args(norm_type, size, residual, y_range):
 
 # %% ../nbs/10_unet.ipynb #a50fe965
 def unet(
-    arch='resnet34', # Name of a torchvision network, or its function
+    arch='resnet34', # See `encoder`; or a function of torchvision
     weights:str|Path|None='imagenet', # Encoder weights: 'imagenet', a file, or None for random numbers, asked for by name
     size:tuple[int,int]=(128,128), # A size to lay the decoder out with; any size of 32 pixels or more goes in later
     residual:bool=False, # Learn the difference to the input, beginning with none?
@@ -86,6 +118,8 @@ def unet_splitter(
     model:Unet, # Or any Sequential whose first child is the encoder
 )->list: # Three lists of parameters
     "First layers of the encoder, the rest of it, the decoder"
+    if isinstance(model[0], TimmFeatures):
+        return [*model[0].halves(), params(model[1:])]
     enc = list(model[0])
-    cut = 6 if len(enc)<10 else len(enc)//2 # ResNets have 8 children; fastai cuts them at 6
+    cut = getattr(model[0], 'cut', 6 if len(enc)<10 else len(enc)//2) # ResNets have 8 children; fastai cuts them at 6
     return list(L(nn.Sequential(*enc[:cut]), nn.Sequential(*enc[cut:]), model[1:]).map(params))
