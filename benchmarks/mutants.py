@@ -141,7 +141,7 @@ mutants = [ # module, what stands there, what stands there instead, which tests
     ('metrics', 'f/(f.pow(2).sum(1, keepdim=True)+1e-8).sqrt()', 'f/(f.pow(2).sum(1, keepdim=True)+1e-2).sqrt()', 'lpips_is'),
     ('metrics', 'setattr(network.net, k, L2Pool())', 'pass', 'dists_is'),
     ('metrics', "for k in ('alpha','beta')", "for k in ('beta','alpha')", 'dists_is'),
-    ('metrics', 'denormalise(pred, clamp=False) if self.normalised else pred', 'pred', 'dists_train'),
+    ('metrics', 'denormalise(pred, clamp=False) if self.normalised else pred', 'pred', 'dists_compares'),
     # generators
     ('sr', 'blocks:int=16, # Residual blocks\n', 'blocks:int=8, # Residual blocks\n', 'edsr'),
     ('sr', 'blocks:int=16, # Shared', 'blocks:int=8, # Shared', 'edsr'),

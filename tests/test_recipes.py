@@ -615,6 +615,14 @@ def test_lpips_and_dists_train_a_learner_by_the_door_of_all_losses(wide, tmp_pat
         assert all(p.grad is None for p in loss.parameters())
         assert near(sum(loss.parts.values()), learn.loss_func(preds, targets).detach(), 1e-4)
 
+def test_dists_compares_the_pixels_as_they_are_in_0_to_1(wide):
+    a = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    b = a*.6+.1
+    known,plain = DISTS(None),DISTS(None, normalised=False)
+    known((a-mean)/std, (b-mean)/std)
+    plain(a, b)
+    assert near(known.parts['image']/plain.parts['image'], 1., 1e-3) and plain.parts['image']>1e-3
+
 
 # --- the generators
 
