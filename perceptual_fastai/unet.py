@@ -20,13 +20,13 @@ from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from fastcore.foundation import L
 
-from .features import TimmFeatures, lite0_stages
+from .features import TimmFeatures, lite_stages
 from .images import check_batch, seeded
-from .weights import efficientnet_lite0, timm_name, timm_near, torchvision_model
+from .weights import LITES, efficientnet_lite, timm_name, timm_near, torchvision_model
 
 # %% ../nbs/10_unet.ipynb #75ae369e
-def _lite0(weights, seed):
-    enc = lite0_stages(efficientnet_lite0(weights, seed))
+def _lite(arch, weights, seed):
+    enc = lite_stages(efficientnet_lite(arch, weights, seed))
     enc.cut = 4 # down to an eighth of the size, where fastai cuts ResNets
     return enc
 
@@ -53,8 +53,8 @@ def encoder(
     seed:int=0, # For weights=None
 )->nn.Module: # Halves the size several times; a Sequential but for timm's
     "The part of a network that sees, without the part that names"
-    if arch=='efficientnet_lite0':
-        return _lite0(weights, seed)
+    if arch in LITES:
+        return _lite(arch, weights, seed)
     if name := timm_name(arch):
         return _of_timm(name, weights, seed)
     if arch not in models.list_models(models):

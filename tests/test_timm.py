@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from fastai.vision.all import Datasets, Learner, load_learner
 
-from perceptual_fastai.features import LossNetwork, TimmFeatures, lite0_stages
+from perceptual_fastai.features import LossNetwork, TimmFeatures, lite_stages
 from perceptual_fastai.images import denormalise, normalise, seeded
 from perceptual_fastai.metrics import feature_distance
 from perceptual_fastai.model_files import load_enhancer, save_enhancer
@@ -39,7 +39,7 @@ def test_values_are_timms(name):
 
 
 def test_lite0_is_timms_with_its_own_preprocessing():
-    model = efficientnet_lite0().eval()
+    model = efficientnet_lite().eval()
     plain = timm.create_model('tf_efficientnet_lite0', features_only=True).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     net = LossNetwork('efficientnet_lite0', 'pre_pool')
@@ -100,7 +100,7 @@ def test_model_files_need_no_weights(arch, tmp_path, monkeypatch):
     net = unet(arch, 'imagenet' if 'lite0' in arch else None, seed=4).eval()
     file = save_enhancer(net, tmp_path/'m.safetensors')
     gone = lambda *a, **k: pytest.fail('asked for weights')
-    monkeypatch.setattr('perceptual_fastai.weights._lite0_file', gone)
+    monkeypatch.setattr('perceptual_fastai.weights._lite_file', gone)
     monkeypatch.setattr('perceptual_fastai.weights._timm_pretrained', gone)
     again = load_enhancer(file).model
     with torch.no_grad(): assert torch.equal(again(x), net(x))
@@ -141,7 +141,7 @@ def test_no_wide_end():
 
 def test_groups():
     early,middle,late = unet_splitter(unet('efficientnet_lite0', None))
-    lite0 = lite0_stages(efficientnet_lite0(None))
+    lite0 = lite_stages(efficientnet_lite(weights=None))
     assert len(early)==len(list(lite0[:4].parameters())) and len(early)+len(middle)==len(list(lite0.parameters()))
     net = TimmFeatures('resnet18', weights=None)
     assert [sum(p.numel() for p in o) for o in net.halves()]==[683_072, 10_493_440] # as fastai cuts torchvision's
