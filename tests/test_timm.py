@@ -10,7 +10,7 @@ from perceptual_fastai.images import denormalise, normalise, seeded
 from perceptual_fastai.metrics import feature_distance
 from perceptual_fastai.model_files import load_enhancer, save_enhancer
 from perceptual_fastai.unet import Unet, encoder, unet, unet_splitter
-from perceptual_fastai.weights import WeightsUnavailable, efficientnet_lite0, timm_model, timm_name
+from perceptual_fastai.weights import WeightsUnavailable, efficientnet_lite, timm_model, timm_name
 
 x = normalise(torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(0)))
 small = 'mobilenetv3_small_050'
