@@ -76,7 +76,7 @@ def score(
     clean:str, # Folder of clean ones, same structure and names; extensions may differ
     csv:str=None, # Write the table here, too
     crop:int=0, # Border that PSNR and SSIM leave out, in pixels
-    judge:str='efficientnet_lite0', # Network of the column `feature`, its ImageNet weights come along; others are downloads; none for none
+    judge:str='efficientnet_lite1', # Network of the column `feature`, its ImageNet weights come along; others are downloads; none for none
     perceptual:bool=False, # Download what LPIPS and DISTS need (760 MB); once that is there, they are always told
 ):
     "PSNR and SSIM of every photo, on RGB and on luma (BT.601 studio range), what networks see of the difference, and the means"

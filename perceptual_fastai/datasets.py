@@ -94,6 +94,7 @@ class PhotoPairs:
     clean:Path          # Folder of the clean ones, with `train` and `held_out` in it
     side:int            # Shorter side of the clean photos, in pixels
     factor:int = 1      # A clean photo is this many times as large as the spoiled one, or of any size if 1
+    crappifier:Crappifier|None = None # Spoiled them
 
 # %% ../nbs/05_datasets.ipynb #92b62778
 @patch
@@ -163,7 +164,7 @@ def prepare(
     if report.failed:
         f,why = report.failed[0]
         raise ValueError(f'{len(report.failed)} photos could not be spoiled; the first: {shown(f)}: {why}')
-    return PhotoPairs(spoiled, clean, side, factor)
+    return PhotoPairs(spoiled, clean, side, factor, crappifier)
 
 # %% ../nbs/05_datasets.ipynb #a4ded253
 @patch
@@ -172,10 +173,13 @@ def dls(self:PhotoPairs,
     bs:int, # Batch size
     spoiled:Path|None=None, # Another folder of images for the spoiled side, for instance restored ones
     crops:int=128, # Crops in an epoch, about: each photo gives as many as the others, one at least
+    anew:Crappifier|None=None, # Spoils every training crop by itself and by chance, in place of the folder's damage; for images of the crop's size
     **kwargs, # Handed to `pair_dls`, for instance `valid`, a function of the clean path
 )->DataLoaders: # Training and held-out photos, as (spoiled, clean)
     "Batches of the pairs, at their own scale"
     ours = dict(valid=self.is_held, repeat=max(1, round(crops/len(self.train()))), factor=self.factor)
     if self.factor==1:
         ours['zoom'] = (self.side/size,)*2
-    return pair_dls(spoiled or self.spoiled, self.clean, size, bs, **{**ours, **kwargs})
+    if anew:
+        ours |= dict(anew=anew, crappifier=self.crappifier, cache=self.spoiled.parent.parent/'pixels')
+    return pair_dls(None if anew else spoiled or self.spoiled, self.clean, size, bs, **{**ours, **kwargs})
