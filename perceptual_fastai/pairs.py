@@ -198,7 +198,8 @@ def _write_pixels(opener, files, index, progress, to):
     "All images behind each other; fills `index`"
     parts,at = chunked(files, 4*defaults.cpus),0
     with to.open('wb') as out:
-        for part in progress_bar(list(parts), display=progress, leave=False):
+        parts = list(parts)
+        for part in progress_bar(parts, leave=False) if progress else parts: # one that is not shown would still leave a mark
             for f,im in zip(part, parallel(opener.open, part, n_workers=defaults.cpus, threadpool=True, progress=False)):
                 index[str(f)] = (at, *im.size)
                 at += out.write(np.ascontiguousarray(im).tobytes())

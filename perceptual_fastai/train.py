@@ -77,8 +77,8 @@ def before_after(
     titles:tuple=('spoiled','restored','clean'), # One per image of a line; the last is the clean one
 ):
     "One line per photo: spoiled, restored, clean, with PSNR"
-    n = len(titles)
-    fig = Figure(figsize=(3.3*n, 3*len(rows)), dpi=110)
+    n,(w,h) = len(titles),images[0][-1].size
+    fig = Figure(figsize=(3.3*n, (3.3*h/w+.3)*len(rows)), dpi=110)
     axs = fig.subplots(len(rows), n, squeeze=False)
     for line,row,ims in zip(axs, rows, images):
         for ax,im,t in zip(line, ims, titles):
