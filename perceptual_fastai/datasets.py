@@ -173,7 +173,7 @@ def dls(self:PhotoPairs,
     bs:int, # Batch size
     spoiled:Path|None=None, # Another folder of images for the spoiled side, for instance restored ones
     crops:int=128, # Crops in an epoch, about: each photo gives as many as the others, one at least
-    anew:Crappifier|None=None, # Spoils every training crop by itself and by chance, in place of the folder's damage; for images of the crop's size
+    anew:Crappifier|None=None, # Spoils every training crop by itself and by chance, in place of the folder's damage
     **kwargs, # Handed to `pair_dls`, for instance `valid`, a function of the clean path
 )->DataLoaders: # Training and held-out photos, as (spoiled, clean)
     "Batches of the pairs, at their own scale"

@@ -386,7 +386,8 @@ def pair_dls(
         _check_shrinks(items[0], opens, factor)
     crop = PairPatch(size, factor, flip) if factor>1 else PairCrop(size, zoom, flip)
     n = _workers(device) if num_workers is None else num_workers
-    dls = _block(opens, [crop, *([SpoilCrop(anew)] if anew else [])], halves, augment).dataloaders(items, bs=bs, num_workers=n, device=device)
+    item_tfms = [crop, SpoilCrop(anew)] if anew else crop
+    dls = _block(opens, item_tfms, halves, augment).dataloaders(items, bs=bs, num_workers=n, device=device)
     dls.c = 3
     return dls
 

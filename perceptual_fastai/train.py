@@ -213,7 +213,7 @@ def _finish(model, data, judge, out, settings):
 def _learner(data, out, size, arch, seed, network):
     "DataLoaders, generator and balanced loss in one learner"
     set_seed(seed)
-    dls = data.dls(size, 8, crops=304, anew=_anew('lesson7', seed, size, data.side))
+    dls = data.dls(size, 8, crops=152, anew=_anew('lesson7', seed, size, data.side))
     loss = _loss('features', network, dls.one_batch())
     trained = 'imagenet' if arch in LITES else None
     return enhance_learner(dls, unet(arch, trained, residual=True, seed=seed), loss, path=out, cbs=fast_cbs())
@@ -242,10 +242,10 @@ def demo(
     data:str=None, # Folder of photos to learn from; ten sample photos if not given
     size:int=64, # Side of the training crops in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
-    epochs:int=10, # Epochs of 304 crops, or one of each photo where there are more
-    arch:str='efficientnet_lite0', # Encoder of the U-Net: efficientnet_lite0 with its ImageNet weights, or a name of torchvision or timm, from scratch
+    epochs:int=20, # Epochs of 152 crops, or one of each photo where there are more
+    arch:str='efficientnet_lite0', # Encoder of the U-Net: efficientnet_lite0, trained, or one of torchvision or timm, from scratch
     seed:int=42, # The same seed gives the same damage, split and start
-    weights:str='imagenet', # Who looks: imagenet (EfficientNet-Lite0, comes along), learned (our critic), random, a network's name (vgg16_bn: a download), SqueezeNet's file
+    weights:str='imagenet', # Who looks: imagenet (EfficientNet-Lite0), learned (our critic), random, a network's name, a SqueezeNet file
     judge:str='efficientnet_lite1', # Scores; its ImageNet weights come along, and no training here uses it. Others are downloads
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
@@ -296,7 +296,7 @@ def train(
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='features', # features (pixels, features, Gram matrices), l1 or mse
-    weights:str='imagenet', # Who looks: imagenet (EfficientNet-Lite0, comes along), learned (our critic), random, a network's name (vgg16_bn: a download), SqueezeNet's file
+    weights:str='imagenet', # Who looks: imagenet (EfficientNet-Lite0), learned (our critic), random, a network's name, a SqueezeNet file
     judge:str='efficientnet_lite1', # Scores; its ImageNet weights come along, and no training here uses it. Others are downloads
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
@@ -361,7 +361,7 @@ def nogan(
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='l1', # Of the generator alone, and beside the critic: l1, mse or features
-    weights:str='imagenet', # Who looks, and ends the duel: imagenet (EfficientNet-Lite0, comes along), learned (our critic), random, a network's name, SqueezeNet's file
+    weights:str='imagenet', # Looks, ends the duel: imagenet (EfficientNet-Lite0), learned (our critic), random, a network's name, a file
     judge:str='efficientnet_lite1', # Scores; its ImageNet weights come along, and no training here uses it. Others are downloads
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
