@@ -280,7 +280,9 @@ def twin(
     if kind=='twin' and not hasattr(torch, 'twin'):
         torch.utils.rename_privateuse1_backend('twin')
         module = ModuleType('torch.twin')
-        module._is_in_bad_fork,module.manual_seed_all = (lambda: False),(lambda seed: None) # `manual_seed` asks for them from now on
+        # PyTorch asks for these from now on, also when nothing is pretended any more
+        module.is_available,module.device_count,module._is_in_bad_fork = (lambda: False),(lambda: 0),(lambda: False)
+        module.manual_seed_all = lambda seed: None
         torch._register_device_module('twin', module)
     owner = getattr(torch, kind)
     with ExitStack() as stack:
