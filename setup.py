@@ -26,7 +26,7 @@ setup(
                  f"Natural Language :: {cfg['language']}",
                  'Programming Language :: Python :: 3'],
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
-    package_data={cfg['lib_path']: ['py.typed', 'weights/*']},
+    package_data={cfg['lib_path']: ['py.typed', 'weights/*', 'weights/styles/*']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={'app': cfg['app_requirements'].split(), 'dev': [*cfg['dev_requirements'].split(), *cfg['app_requirements'].split()]},

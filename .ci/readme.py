@@ -25,6 +25,7 @@ def render():
     text = re.sub(r'^#\|.*\n', '', text, flags=re.M)
     text = re.sub(r'\]\((?!https?:|#)', '](nbs/', text)                          # links in nbs/ are relative to that folder
     text = re.sub(r'<style.*?</style>', '', text, flags=re.S)
+    text = re.sub(r'^<div><progress.*\n', '', text, flags=re.M)                  # a bar that was on its way when the cell ended
     return '<!-- made from nbs/index.ipynb by .ci/readme.py: edit that notebook, not this file -->\n' + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 

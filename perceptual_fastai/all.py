@@ -3,6 +3,7 @@ from .checkpoint import *
 from .crappify import *
 from .critic import *
 from .datasets import *
+from .decode import *
 from .enhance import *
 from .features import *
 from .files import *
@@ -14,10 +15,12 @@ from .learner import *
 from .losses import *
 from .metrics import *
 from .model_files import *
+from .nima import *
 from .pairs import *
 from .photos import *
 from .sr import *
 from .stop_rule import *
+from .style import *
 from .unet import *
 from .weights import *
 

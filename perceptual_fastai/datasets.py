@@ -177,6 +177,8 @@ def dls(self:PhotoPairs,
     **kwargs, # Handed to `pair_dls`, for instance `valid`, a function of the clean path
 )->DataLoaders: # Training and held-out photos, as (spoiled, clean)
     "Batches of the pairs, at their own scale"
+    if anew and spoiled:
+        raise ValueError(f'anew={anew!r} spoils the clean photos, so there is no use for the images in {spoiled}; give one of the two')
     ours = dict(valid=self.is_held, repeat=max(1, round(crops/len(self.train()))), factor=self.factor)
     if self.factor==1:
         ours['zoom'] = (self.side/size,)*2

@@ -36,7 +36,7 @@ from .images import first_tensor, middle, pixels
 from .learner import fit_stages
 from .metrics import MOST, feature_distance, perceptual_metrics, psnr, ssim
 from .photos import pets_photos, sample_photos, to_rgb
-from .weights import WeightsUnavailable
+from .weights import LITES, WeightsUnavailable
 
 # %% ../nbs/lab.ipynb #0978f518
 def busiest(
@@ -221,8 +221,8 @@ def weights(self:Experiment,
     arch:str, # As torchvision calls it
 ): # For `LossNetwork` and `unet`: 'imagenet', a file, or None for random numbers
     "Where trained weights come from in this mode"
-    if self.mode!='cpu':
-        return self.pick(None, None, 'imagenet')
+    if self.mode!='cpu' or arch in LITES: # those are in a package of pip
+        return self.pick(None, 'imagenet', 'imagenet')
     path = self.folder('weights')/f'{arch}_in1k.pth'
     if not path.exists():
         have = sorted(o.name for o in path.parent.glob('*_in1k.pth'))

@@ -196,10 +196,18 @@ def _look(self:PerceptualLoss, pred, target, known, grad):
     return rows,g
 
 @patch
+def _check_terms(self:PerceptualLoss, terms):
+    "Refuse what would be lost in silence"
+    if set(terms)!=set(self.names):
+        raise ValueError(f'{type(self).__name__}.terms gives {list(terms)}, its names are {list(self.names)}; '
+                         'name every term in `names`, and give every name a term')
+
+@patch
 def _rows(self:PerceptualLoss, pred, target, known, grad, scale):
     pred = pred.requires_grad_(grad)
     with torch.set_grad_enabled(grad):
         terms = self.terms(pred, target, known)
+        self._check_terms(terms)
         rows = torch.stack([terms[k] for k in self.names], 1)
         g = torch.autograd.grad(rows.sum()*scale, pred)[0].div_(scale) if grad else None
     return rows.detach(),g
@@ -224,14 +232,18 @@ def _how_many(self:PerceptualLoss, pred):
 @patch
 def _check(self:PerceptualLoss, pred, target): _check_same(pred, target)
 
+@patch
+def after_first(self:PerceptualLoss):
+    "Called once, when `parts` hold values for the first time"
+
 # %% ../nbs/08_losses.ipynb #f7aab011
 @patch
 def forward(self:PerceptualLoss, pred, target):
     self._check(pred, target)
     pred,target = [o.as_subclass(Tensor) for o in (pred,target)]
-    if self.seen is None: # once: on a GPU this waits for the data
+    first,self.seen = self.seen is None,True
+    if first: # once: on a GPU this waits for the data
         _check_range(target, self.normalised)
-        self.seen = True
     if self.shift:
         pred,target = self._shifted(pred, target)
     if not torch.is_grad_enabled():
@@ -240,6 +252,8 @@ def forward(self:PerceptualLoss, pred, target):
         raise ValueError('the target asks for a gradient, and only the prediction gets one; detach the target, or swap the two')
     loss,rows = _FewAtATime.apply(pred, target, self, self._how_many(pred))
     self.parts = dict(zip(self.names, rows.mean(0)))
+    if first:
+        self.after_first()
     return loss if self.reduction=='none' else getattr(loss, self.reduction)()
 
 # %% ../nbs/08_losses.ipynb #736343f7
@@ -297,6 +311,18 @@ def terms(self:FeatureLoss,
         if w and self.gram_weight:
             out[f'gram_{i}'] = w**2*self.gram_weight*_per_sample(self.feature_loss, gram_matrix(f), gram_matrix(t))
     return out
+
+# %% ../nbs/08_losses.ipynb #8651daf7
+_course = ([5.,15.,2.], 5e3)
+
+@patch
+def after_first(self:FeatureLoss):
+    if (self.layer_weights,self.gram_weight)!=_course or not self.parts['pixel']:
+        return
+    times = ((sum(self.parts.values())-self.parts['pixel'])/self.parts['pixel']).item()
+    if times>100:
+        warnings.warn(f"the default weights are the course's, for torchvision's vgg16_bn; with {self.network.arch} all features and "
+                      f'Gram matrices are {times:.3g} times the pixels. Call auto_balance(spoiled, clean), or give layer_weights and gram_weight')
 
 # %% ../nbs/08_losses.ipynb #9014e59b
 def _check_balance(loss, feat, gram):

@@ -41,14 +41,23 @@ def _check(name, x, data_range):
                          'Take off the normalisation and clamp, or give the data_range')
 
 # %% ../nbs/09_metrics.ipynb #af4cc3f9
+def _batch(o, data_range):
+    "A batch as it is; an image or a file as a batch of one"
+    if isinstance(o, Tensor):
+        return o
+    if data_range!=1:
+        raise ValueError(f'data_range={data_range:g} is for tensors; an image or a file is read as [0, 1]')
+    return pixels(o)
+
 def to_space(
-    x:Tensor, # (N,3,H,W), RGB in [0, data_range]
-    y:Tensor, # Same shape
+    x, # (N,3,H,W), RGB in [0, data_range]; or an image, or its file
+    y, # Same shape
     space:str='rgb', # 'rgb', or 'y' for BT.601 luma in studio range
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
 )->tuple[Tensor,Tensor]: # (N,3,H',W') or (N,1,H',W'), in [0, 1]
     "Both images checked, cropped and in the space where they are compared"
+    x,y = [_batch(o, data_range) for o in (x,y)]
     if x.shape!=y.shape:
         raise ValueError(f'images of {tuple(x.shape)} and {tuple(y.shape)} differ in shape')
     if space not in ('rgb','y'):
@@ -68,8 +77,8 @@ def _moved(o, space, crop, data_range):
 
 # %% ../nbs/09_metrics.ipynb #6ffd77bd
 def psnr(
-    x:Tensor, # (N,3,H,W), RGB in [0, data_range]
-    y:Tensor, # Same shape
+    x, # (N,3,H,W), RGB in [0, data_range]; or an image, or its file
+    y, # Same shape
     space:str='rgb', # 'rgb', or 'y' for BT.601 luma in studio range
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
@@ -80,8 +89,8 @@ def psnr(
 
 # %% ../nbs/09_metrics.ipynb #9e29f6ba
 def ssim(
-    x:Tensor, # (N,3,H,W), RGB in [0, data_range]
-    y:Tensor, # Same shape
+    x, # (N,3,H,W), RGB in [0, data_range]; or an image, or its file
+    y, # Same shape
     space:str='rgb', # 'rgb' (mean over channels), or 'y' for BT.601 luma in studio range
     crop:int=0, # Border left out on every side, in pixels
     data_range:float=1., # The value of white
@@ -96,8 +105,8 @@ def ssim(
 # %% ../nbs/09_metrics.ipynb #b8c13982
 @torch.no_grad()
 def feature_distance(
-    x:Tensor, # (N,3,H,W), RGB in [0, 1]
-    y:Tensor, # Same shape
+    x, # (N,3,H,W), RGB in [0, 1]; or an image, or its file
+    y, # Same shape
     network:LossNetwork, # The judge; say its `repr` beside the number
     by_layer:bool=False, # One column per tap instead of their sum?
 )->Tensor: # (N,), at most 4 per tap; (N, taps) with `by_layer`

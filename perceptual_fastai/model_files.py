@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'VERSION', 'EnhancerError', 'register_generator', 'generato
            'load_enhancer', 'as_enhancer', 'model_page', 'push_to_hub', 'from_hub', 'export_onnx']
 
 # %% ../nbs/12a_model_files.ipynb #f878061e
-import inspect, json, math, tempfile, warnings
+import copy, inspect, json, math, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from fastai.layers import NormType
 
-from .enhance import Enhancer, Footprint
-from .files import atomic_write
+from .enhance import Enhancer, Footprint, measure_footprint, work_of
+from .files import atomic_write, shown
 from .images import eval_mode, first_tensor, stats_of
 from .sr import EDSR, MDSR, OnLuma, SRCNN, TransformNet
 from .unet import Unet, unet
@@ -101,19 +101,32 @@ class _Patience(TorchFunctionMode):
 def _shapes(tensors): return {k:tuple(v.shape) for k,v in tensors.items()}
 
 def _laid_out(arch, args, patience):
-    "Shapes of the generator's weights, without the weights"
+    "The generator without its weights, which have shapes alone"
     grad = torch.set_grad_enabled(torch.is_grad_enabled()) # patience may end inside a no_grad
     with grad, _Patience(patience), torch.device('meta'):
-        return _shapes(_build(arch, args).state_dict())
+        return _build(arch, args).eval()
 
 # %% ../nbs/12a_model_files.ipynb #955c1911
-def _made(arch, args, tensors):
-    "The generator that a file asks for, with the file's weights"
-    asked,held = _laid_out(arch, args, 1000+100*len(tensors)),_shapes(tensors)
+_most_tensors = 4000
+
+def _fitting(arch, args, tensors):
+    "The generator that a file asks for, laid out, if the file's weights fit"
+    if len(tensors)>_most_tensors:
+        raise ValueError(f'{len(tensors):,} tensors; allowed are {_most_tensors:,}')
+    light,held = _laid_out(arch, args, 1000+25*len(tensors)),_shapes(tensors)
+    asked = _shapes(light.state_dict())
     odd = [k for k in {**asked, **held} if asked.get(k)!=held.get(k)]
     if odd:
         a,b = [o.get(odd[0], 'not there') for o in (asked, held)]
         raise ValueError(f'{len(odd)} tensors do not fit, the first is {odd[0]}: {a} by args, {b} in the file')
+    return light
+
+def _made(arch, args, tensors):
+    "The generator with the file's weights"
+    _fitting(arch, args, tensors)
+    return _filled(arch, args, tensors)
+
+def _filled(arch, args, tensors):
     model = _build(arch, args).eval()
     model.load_state_dict(tensors)
     return model
@@ -178,6 +191,7 @@ def save_enhancer(
     arch = arch or _arch_of(e.model)
     text = _about(e, arch, dict(_args_of(e.model, arch) if args is None else args), card)
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in e.model.state_dict().items()}
+    _checked(_told(text)) # what would not be loaded is not saved
     _same_after(e, arch, json.loads(text)['args'], tensors)
     meta = dict(format=FORMAT, version=VERSION, about=text, sha256=state_digest(tensors, text))
     atomic_write(path, lambda p: p.write_bytes(as_bytes(tensors, meta))) # safetensors' own files may be read by nobody else
@@ -188,7 +202,7 @@ def _no_pickle(path):
     "safetensors begins with eight bytes of length, which may be any, then JSON"
     with open(path, 'rb') as f: start = f.read(9)
     if start[8:]!=b'{' and (start[:2]==b'PK' or start[:1]==b'\x80'):
-        raise EnhancerError(f'{path}: this is a pickle (a .pth or the like), whatever its name; '
+        raise EnhancerError(f'{shown(path)}: this is a pickle (a .pth or the like), whatever its name; '
                             'opening one could run code. Give a file of save_enhancer')
 
 def _parts(path):
@@ -196,23 +210,23 @@ def _parts(path):
     with safe_open(path, 'pt') as f:
         meta = f.metadata() or {}
         if meta.get('format')!=FORMAT:
-            raise EnhancerError(f'{path}: safetensors, but not written by save_enhancer')
+            raise EnhancerError(f'{shown(path)}: safetensors, but not written by save_enhancer')
         if meta.get('version')!=VERSION:
-            raise EnhancerError(f"{path}: format version {meta.get('version')}; this library reads version {VERSION}")
+            raise EnhancerError(f"{shown(path)}: format version {meta.get('version')}; this library reads version {VERSION}")
         return meta,{k:f.get_tensor(k) for k in f.keys()}
 
 # %% ../nbs/12a_model_files.ipynb #8e0b8699
 def _read(path):
-    "What the file says and its tensors, or an error with the reason"
+    "The text of a file and its tensors, or an error with the reason"
     _no_pickle(path)
     try:
         meta,tensors = _parts(path)
     except SafetensorError as e:
-        raise EnhancerError(f'{path}: truncated, or no safetensors file: {e}') from e
+        raise EnhancerError(f'{shown(path)}: truncated, or no safetensors file: {e}') from e
     text = meta.get('about', '')
     if state_digest(tensors, text)!=meta.get('sha256'):
-        raise EnhancerError(f'{path}: the checksum does not fit; the file was changed or damaged')
-    return json.loads(text),tensors
+        raise EnhancerError(f'{shown(path)}: the checksum does not fit; the file was changed or damaged. Get or save it again')
+    return text,tensors
 
 # %% ../nbs/12a_model_files.ipynb #c762b422
 def _is_enhancer(path):
@@ -228,44 +242,118 @@ def _find(path_or_name):
     path = Path(path_or_name)
     if path.is_file():
         return path
+    if (path/'model.safetensors').is_file(): # the folder of a training
+        return path/'model.safetensors'
     names = bundled_enhancers()
     if str(path_or_name) in names:
         return bundled(f'{path_or_name}.safetensors')
-    raise EnhancerError(f"{path_or_name}: no such model file; models that come with the library: {', '.join(names) or 'none'}")
+    raise EnhancerError(f"{shown(path_or_name)}: no such model file; models that come with the library: {', '.join(names) or 'none'}")
 
 # %% ../nbs/12a_model_files.ipynb #9e3e99a3
-_least_of = dict(scale=1, field=0, stride=1, multiple=1, least=1, cost=0)
+_most_text,_most = 2**20,1_000_000 # letters; any number among the arguments
 
+def _modest(o, name='args', depth=4):
+    "Refuse arguments that no generator has: many, long, large or deep"
+    if isinstance(o, (dict,list)):
+        if not depth or len(o)>64:
+            raise ValueError(f'{name} holds too much; allowed are 64 entries, four deep')
+        items = o.items() if isinstance(o, dict) else enumerate(o)
+        for k,v in items: _modest(v, f'{name}[{str(k)[:64]!r}]', depth-1)
+    elif isinstance(o, str) and len(o)>200:
+        raise ValueError(f'{name} has {len(o):,} letters; allowed are 200')
+    elif isinstance(o, (int,float)) and not abs(o)<=_most:
+        raise ValueError(f'{name} is {str(o)[:20]}; allowed are numbers to {_most:,}')
+
+# %% ../nbs/12a_model_files.ipynb #51a7e0c2
+_least_of = dict(scale=1, field=0, stride=1, multiple=1, least=1, cost=0)
+_most_of = dict(scale=8, field=256, stride=192, multiple=192, least=192, cost=2**40)
+
+def _footprint(o):
+    "A footprint as `measure_footprint` could give it"
+    if not isinstance(o, dict) or o.keys()!=_least_of.keys():
+        raise ValueError(f'footprint={str(o)[:100]}; it has {", ".join(_least_of)}')
+    sizes = {**o, 'field':o['field'] or 0}
+    bad = {k:v for k,v in sizes.items() if type(v) is not int or not _least_of[k]<=v<=_most_of[k]}
+    if not bad and (192%o['stride'] or o['stride']%o['multiple']):
+        bad = {k:o[k] for k in ('stride','multiple')}
+    if bad:
+        raise ValueError(f'footprint with {str(bad)[:100]}')
+    return Footprint(**o)
+
+def _told(text):
+    "The text of a file as a dict that has all that is needed"
+    about = json.loads(text) if len(text)<=_most_text else None
+    needed = 'arch','args','factor','enlarge','normalisation','footprint','card'
+    if not isinstance(about, dict) or not {*needed}<=about.keys():
+        raise ValueError(f'the text is to hold {", ".join(needed)}, in at most {_most_text:,} letters')
+    for k in ('args','card'):
+        if not isinstance(about[k], dict):
+            raise ValueError(f'{k} is no mapping of names to values')
+    return about
+
+# %% ../nbs/12a_model_files.ipynb #51a7e0c3
 def _checked(about):
     "All that an `Enhancer` knows, but for the generator"
-    foot,factor,enlarge = Footprint(**about['footprint']),about['factor'],about['enlarge']
-    sizes = {**about['footprint'], 'field':foot.field or 0}
-    most = lambda k: 2**40 if k=='cost' else 4096
-    bad = {k:v for k,v in sizes.items() if type(v) is not int or not _least_of[k]<=v<=most(k)}
-    if bad:
-        raise ValueError(f'footprint with {bad}')
-    if foot.scale!=factor or foot.scale not in range(1,9) or enlarge not in (1,foot.scale):
+    foot,factor,enlarge = _footprint(about['footprint']),about['factor'],about['enlarge']
+    _modest(about['args'])
+    _modest(about['normalisation'], 'normalisation')
+    if not isinstance(about['arch'], str):
+        raise ValueError(f"arch={str(about['arch'])[:100]} is no name")
+    if foot.scale!=factor or enlarge not in (1,foot.scale):
         raise ValueError(f'factor={factor}, enlarge={enlarge}, scale={foot.scale} do not go together')
-    if not isinstance(about['card'], dict):
-        raise ValueError('the card is no table')
     return dict(footprint=foot, factor=foot.scale, enlarge=enlarge, normalisation=stats_of(about['normalisation']), card=about['card'])
 
+# %% ../nbs/12a_model_files.ipynb #51a7e0c5
+def _work(e):
+    "Bytes per input pixel, after a look at what comes out"
+    like,c,h = first_tensor(e.model),e.channels,math.ceil(max(16, e.footprint.least)/e.footprint.multiple)*e.footprint.multiple
+    out,due = e.net(torch.zeros(1, c, h, 192).to(like)).shape,(1, c, h*e.factor, 192*e.factor)
+    if out!=due:
+        raise ValueError(f'of {h}x192 pixels it makes {tuple(out)}, not {due}')
+    return work_of(e.model, e.net, c, h, like)
+
+# %% ../nbs/12a_model_files.ipynb #51a7e0c6
+def _weigh(e, light, most=2**30):
+    "Measure what a file says of memory, and all where the least tile would take more than `most` bytes"
+    laid = copy.copy(e)
+    laid.model = light
+    try:
+        with torch.no_grad(): e.footprint.cost = _work(laid)
+    except NotImplementedError: # a generator from elsewhere that asks for numbers
+        with torch.no_grad(): e.footprint.cost = _work(e)
+    o = e.footprint
+    tile = max(o.least, o.multiple, 2*(32 if o.field is None else o.field)+2*o.stride)
+    if tile**2*o.cost>most:
+        e.footprint = measure_footprint(e.model, e.channels, e.net)
+    return e
+
 # %% ../nbs/12a_model_files.ipynb #cb9ef61a
+def _opened(path):
+    "The enhancer of a file"
+    text,tensors = _read(path)
+    about = _told(text)
+    known = _checked(about)
+    plan = about['arch'],about['args'],tensors
+    light,model = _fitting(*plan),_filled(*plan)
+    channels = getattr(model, 'channels', 3)
+    if channels not in (1,3):
+        raise ValueError(f'a generator of {channels} channels; allowed are 1 and 3')
+    e = Enhancer.__new__(Enhancer) # it brings its footprint
+    e.__dict__.update(model=model, channels=channels, **known)
+    return _weigh(e, light)
+
 def load_enhancer(
-    path_or_name:str|Path, # A file of `save_enhancer`, or a name of `bundled_enhancers()`
+    path_or_name:str|Path, # A file of `save_enhancer`, a folder with a model.safetensors, or a name of `bundled_enhancers()`
 )->Enhancer: # Its generator in eval mode, on the CPU
     "Open a model file, or refuse it by name"
     path = _find(path_or_name)
-    about,tensors = _read(path)
     try:
-        known = _checked(about)
-        model = _made(about['arch'], about['args'], tensors)
+        return _opened(path)
+    except EnhancerError:
+        raise
     except _wrong as e:
-        reason = str(e).split('\n')[0] # PyTorch's may go on with a list of C++ calls
-        raise EnhancerError(f'{path}: {reason}') from e
-    e = Enhancer.__new__(Enhancer) # nothing is to be measured again
-    e.__dict__.update(model=model, channels=getattr(model, 'channels', 3), **known)
-    return e
+        reason = str(e).split('\n')[0][:300] # PyTorch's may go on with a list of C++ calls
+        raise EnhancerError(f'{shown(path)}: {reason or type(e).__name__}') from e
 
 def as_enhancer(
     enhancer, # An `Enhancer`, a generator that works on ImageNet-normalised images, or what `load_enhancer` takes

@@ -23,7 +23,7 @@ from fastai.torch_core import set_seed
 from .gan import nogan as run_nogan
 
 from .checkpoint import Checkpoint
-from .crappify import Crappifier, modcrop
+from .crappify import Crappifier, modcrop, preset_crappifier
 from .critic import patch_critic
 from .datasets import folder_digest, prepare
 from .features import LossNetwork, archs
@@ -113,19 +113,11 @@ def plot_losses(
     atomic_write(path, lambda p: fig.savefig(p, format='png'))
 
 # %% ../nbs/17_train.ipynb #54ba7bdf
-_spoilers = dict(lesson7=(Crappifier.lesson7, 1), deblur=(Crappifier.deblur, 1),
-                 **{f'x{f}':(partial(Crappifier.bicubic, f), f) for f in (2,3,4,8)})
-
-def _recipe(preset, seed):
-    "The crappifier and the factor"
-    if preset not in _spoilers:
-        raise ValueError(f'--preset {preset}; allowed are {", ".join(_spoilers)}')
-    make,factor = _spoilers[preset]
-    return make(seed=seed),factor
-
 def _anew(preset, seed, size, side):
     "The damage for a crop of `size` pixels of photos whose shorter side is `side`; None where there is no chance in it"
-    return Crappifier.lesson7(seed, max(16, round(96*size/side))) if preset=='lesson7' else None
+    if preset=='lesson7':
+        return Crappifier.lesson7(seed, max(16, round(96*size/side)))
+    return Crappifier.realistic(seed) if preset=='realistic' else None
 
 def _generator(arch, factor, pretrained, seed):
     "A generator that starts at its input"
@@ -173,9 +165,11 @@ def _loss(kind, network, batch):
     print('loss:', network, loss.auto_balance(*batch, feat=.1))
     return loss
 
-def _check(bs, epochs, loss):
+def _check(bs, epochs, loss, lr=1e-3):
     if min(bs, *epochs)<1:
         raise ValueError(f'--bs {bs}, epochs {epochs}; all must be 1 or more')
+    if not 0<lr<=1:
+        raise ValueError(f'--lr {lr}; it is above 0 and at most 1, mostly about 1e-3')
     if loss not in ('features','l1','mse'):
         raise ValueError(f'--loss {loss}; allowed are features, l1 and mse')
 
@@ -224,7 +218,7 @@ def _results(learn, data, out, judge):
     return table,[np.mean([loss_of(loss, ims[i], ims[2]) for ims in images]) for i in (0,1)]
 
 # %% ../nbs/17_train.ipynb #125aa429
-def _beside(data, rows, images, path, bundled='restore'):
+def _beside(data, rows, images, path, bundled='lesson7'):
     "`before_after` with one more column: what a model does that comes along"
     enhancer,lines = load_enhancer(bundled),[]
     for (bad,_),(spoiled,restored,clean) in zip(data.held(), images):
@@ -275,21 +269,33 @@ def _which(photos, out):
     "How many photos a folder has, and a number that changes when one of them does"
     return f'{len(list_images(photos, leave_out=[out]).files)} files, {folder_digest(photos, [out])[:8]}'
 
-def _same_settings(out, settings):
-    "Write the settings, or compare with those that are there"
+def _same_settings(out, settings, longer=False):
+    "Write the settings, or compare with those that are there; if it may be `longer`, the epochs after which its cycles end"
     file = Path(out)/'settings.json'
-    if not file.exists():
-        atomic_write(file, lambda p: p.write_text(json.dumps(settings, indent=1)))
-    was = json.loads(file.read_text())
-    other = [f'{k}={was.get(k)!r}' for k in settings if was.get(k)!=settings[k]]
+    was = settings
+    if file.exists():
+        try:
+            was = dict(json.loads(file.read_text(encoding='utf-8')))
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{shown(file)} is damaged ({e}); remove it, and give the settings that the training began with') from e
+    other = [f'{k}={was.get(k)!r}' for k in settings if was.get(k)!=settings[k] and not (longer and k=='epochs')]
     if other:
         raise ValueError(f'{shown(out)} holds a training with {", ".join(other)}; give the same to go on with it, or another folder')
+    ends = _ends(out, was, settings['epochs']) if longer else None
+    atomic_write(file, lambda p: p.write_text(json.dumps(settings | (dict(cycles=ends) if longer else {}), indent=1)))
+    return ends
+
+def _ends(out, was, epochs):
+    ends = was.get('cycles', [was['epochs']])
+    if epochs<ends[-1]:
+        raise ValueError(f'--epochs {epochs}: {shown(out)} holds a training of {ends[-1]}; it can be made longer, not shorter')
+    return ends if epochs==ends[-1] else [*ends, epochs]
 
 # %% ../nbs/17_train.ipynb #423529da
 def train(
     photos:str, # Folder of clean photos, searched recursively
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoint; the same again goes on after a break
-    preset:str='lesson7', # What to undo: lesson7, deblur, or x2, x3, x4, x8 to enlarge
+    preset:str='lesson7', # What to undo: lesson7, realistic (what photos suffer), deblur; x2, x3, x4, x8, johnson4, johnson8 enlarge
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='features', # features (pixels, features, Gram matrices), l1 or mse
@@ -298,33 +304,47 @@ def train(
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
     bs:int=8, # Crops in a batch
-    epochs:int=10, # Of 128 crops, or one of each photo where there are more
+    epochs:int=10, # Of 128 crops, or one of each photo where there are more; more than last time make a training longer
     lr:float=1e-3, # Highest learning rate of the cycle
     seed:int=42, # The same seed gives the same damage, split and start
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS and write OUT/model.safetensors, for `enhance`"
     settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
-    _check(bs, [epochs], loss)
-    out,side,(crappifier,factor) = Path(out),_side(side, size),_recipe(preset, seed)
+    _check(bs, [epochs], loss, lr)
+    out,side,(crappifier,factor) = Path(out),_side(side, size),preset_crappifier(preset, seed)
     model,network = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
     judge = _judge(judge, network)
-    data = _begin(out, 'train', photos, settings, side, crappifier, factor, overwrite)
+    data,ends = _begin(out, 'train', photos, settings, side, crappifier, factor, overwrite, longer=True)
     dls = data.dls(size, bs, anew=_anew(preset, seed, size, side))
     set_seed(seed)
     learn = enhance_learner(dls, model, _loss(loss, network, dls.one_batch()), path=out, cbs=fast_cbs())
-    ck = Checkpoint(out/'train.ck')
     with plain_log(learn):
-        learn.fit_one_cycle(epochs, lr, cbs=ck, start_epoch=ck.done)
-    table = _finish(model, data, judge, out, settings)
+        _fit_cycles(learn, ends, lr, out, {k:v for k,v in settings.items() if k!='epochs'} | dict(photos=_which(photos, out)))
+    table = _finish(model, data, judge, out, {**settings, 'cycles':ends})
     plot_losses(learn, out/'losses.png')
     return table
 
-def _begin(out, job, photos, settings, side, crappifier, factor, overwrite):
-    "The folder claimed, the settings compared, the photos prepared"
+def _begin(out, job, photos, settings, side, crappifier, factor, overwrite, longer=False):
+    "The folder claimed, the settings compared, the photos prepared; and where cycles end"
     _claim(out, job, photos, overwrite)
-    _same_settings(out, {**settings, 'photos':_which(photos, out)})
-    return prepare(photos, out, side, crappifier, factor)
+    ends = _same_settings(out, {**settings, 'photos':_which(photos, out)}, longer)
+    return prepare(photos, out, side, crappifier, factor),ends
+
+# %% ../nbs/17_train.ipynb #17e00001
+def _fit_cycles(learn, ends, lr, out, run):
+    "A cycle of the learning rate up to each of `ends`, with a checkpoint of its own; what is done is not done again"
+    rec,seen = learn.recorder,dict(losses=[], iters=[], values=[])
+    for i,(start,end) in enumerate(zip([0, *ends], ends)):
+        ck = Checkpoint(out/f"train{f'_{i+1}' if i else ''}.ck", run)
+        if i and ck.done<end-start:
+            print(f'{start} of {end} epochs are done; the others are a cycle of their own')
+        learn.fit_one_cycle(end-start, lr, cbs=ck, start_epoch=ck.done)
+        n = len(seen['losses'])
+        for k,new in dict(losses=rec.losses, iters=[n+o for o in rec.iters], values=rec.values).items():
+            seen[k] += list(new)
+    for k,v in seen.items(): # for the plot
+        setattr(rec, k, v)
 
 # %% ../nbs/17_train.ipynb #e667a4a9
 def _draw_duel(rule, out):
@@ -354,7 +374,7 @@ def _set_apart(data, size, bs, network):
 def nogan(
     photos:str, # Folder of clean photos, searched recursively
     out:str, # Folder for model.safetensors, scores.csv, pictures and checkpoints; the same again goes on after a break
-    preset:str='lesson7', # What to undo: lesson7 or deblur
+    preset:str='lesson7', # What to undo: lesson7, realistic (what photos suffer) or deblur
     arch:str='edsr', # edsr, srcnn, transformnet, or a U-Net on a torchvision network by its name, for instance resnet34
     pretrained:bool=False, # Begin a U-Net with ImageNet weights (a download)?
     loss:str='l1', # Of the generator alone, and beside the critic: l1, mse or features
@@ -372,12 +392,12 @@ def nogan(
     "Train a generator on PHOTOS by NoGAN and write OUT/model.safetensors, for `enhance`"
     settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
     _check(bs, [epochs, critic_epochs, gan_epochs], loss)
-    out,side,(crappifier,factor) = Path(out),_side(side, size, least=48),_recipe(preset, seed)
+    out,side,(crappifier,factor) = Path(out),_side(side, size, least=48),preset_crappifier(preset, seed)
     if factor>1:
-        raise ValueError(f'--preset {preset}: NoGAN is for images that keep their size; allowed are lesson7 and deblur')
+        raise ValueError(f'--preset {preset}: NoGAN is for images that keep their size; allowed are lesson7, realistic and deblur')
     model,network = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
     judge = _judge(judge, network)
-    data = _begin(out, 'nogan', photos, settings, side, crappifier, factor, overwrite)
+    data,_ = _begin(out, 'nogan', photos, settings, side, crappifier, factor, overwrite)
     set_seed(seed)
     dls_at,rule = _set_apart(data, size, bs, network)
     loss_func = _loss(loss, network, dls_at(None, size, bs).one_batch())

@@ -7,7 +7,7 @@ __all__ = ['LITES', 'WeightsUnavailable', 'torchvision_model', 'read_state', 'lo
            'timm_name', 'timm_near', 'timm_model', 'bundled', 'of_torchmetrics', 'state_digest']
 
 # %% ../nbs/06_weights.ipynb #37efe20f
-import hashlib, logging, os
+import hashlib, logging, os, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -44,7 +44,24 @@ def _read(path):
     if path.suffix=='.safetensors':
         from safetensors.torch import load_file
         return load_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as z:
+            held = sum(o.file_size for o in z.infolist())
+            if held>path.stat().st_size:
+                raise ValueError(f'it unfolds to {held:,} bytes, which torch.save does not do')
+            if z.testzip():
+                raise ValueError('a checksum in it does not fit; get it again')
     return torch.load(path, map_location='cpu', weights_only=True)
+
+def _backed(path, state):
+    "Refuse tensors that claim more numbers than the file holds, as a stride of 0 does"
+    odd = [k for k,v in state.items() if v.layout!=torch.strided or v.device.type!='cpu']
+    if odd:
+        raise ValueError(f'{odd[0]} is no plain tensor')
+    claimed,size = sum(v.numel()*v.element_size() for v in state.values()),path.stat().st_size
+    if claimed>2*size: # twice, for weights that two layers share
+        raise ValueError(f'its tensors claim {claimed:,} bytes, and the file has {size:,}')
+    return state
 
 def read_state(
     path:str|Path, # A .pth or .safetensors file
@@ -55,7 +72,7 @@ def read_state(
         raise WeightsUnavailable(f"weights={str(path)!r}: no such file. Allowed are 'imagenet', the path of a .pth or .safetensors file, "
                                  "None for random numbers, and for a loss network 'learned', the critic that comes with this library")
     try:
-        return {k:v.float() if v.is_floating_point() else v for k,v in _read(path).items()}
+        return {k:v.float() if v.is_floating_point() else v for k,v in _backed(path, _read(path)).items()}
     except Exception as e:
         raise WeightsUnavailable(f'{path} does not hold a state dict that can be read safely: {type(e).__name__}: {e}') from e
 

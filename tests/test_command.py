@@ -51,16 +51,23 @@ def test_enhance_a_folder(model, tmp_path):
     assert {k:o['status'] for k,o in rows.items()}=={'a.jpg':'written', 'sub/b.png':'written'} and rows['a.jpg']['width']=='120'
     (src/'notes.txt').unlink()
     r = run('enhance', src, dst, '--model', model, '--device', 'cpu')
-    assert r.returncode==0 and r.stdout.strip()=='0 written, 2 skipped, 0 failed'
+    assert r.returncode==0 and r.stdout.splitlines()==['0 written, 2 skipped, 0 failed', f'results: {dst}']
 
 
-@pytest.mark.parametrize('name,factor', [('restore', 2), ('x4', 4)])
+@pytest.mark.parametrize('name,factor', [('restore', 1), ('lesson7', 2), ('x4', 4)])
 def test_models_that_come_along(name, factor, tmp_path):
     (tmp_path/'src').mkdir()
     Image.linear_gradient('L').resize((40,30)).convert('RGB').save(tmp_path/'src'/'a.png')
     r = run('enhance', tmp_path/'src', tmp_path/'dst', '--model', name, '--device', 'cpu')
     assert r.returncode==0, r.stderr
     with Image.open(tmp_path/'dst'/'a.png') as o: assert o.size==(40*factor, 30*factor)
+
+
+def test_enhance_one_photo_as_a_module(model, tmp_path):
+    Image.new('RGB', (60,40), 'teal').save(tmp_path/'cat.jpg')
+    r = subprocess.run([sys.executable, '-m', 'perceptual_fastai', 'enhance', 'cat.jpg', '--model', str(model)], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode==0 and r.stdout.splitlines()==['cat.jpg: 60x40 -> 120x80 pixels, 0.0 MB uncompressed', 'written: cat_x2.jpg'], (r.stdout, r.stderr)
+    with Image.open(tmp_path/'cat_x2.jpg') as o: assert o.size==(120,80)
 
 
 def test_help_of_enhance():
@@ -72,7 +79,7 @@ def test_help_of_enhance():
 @pytest.mark.parametrize('args,why', [(['demo', '--data', 'gone'], 'gone: no such folder'), (['demo', '--size', '8'], 'the least size is 32'),
                                       (['demo', '--weights', 'gone.pth'], "weights='gone.pth': no such file"),
                                       (['crappify', 'gone', 'there'], 'gone: no such folder'),
-                                      (['enhance', 'gone', 'there', '--model', 'paint'], 'paint: no such model file')])
+                                      (['enhance', '.', 'there', '--model', 'paint'], 'paint: no such model file')])
 def test_mistakes_are_one_line(args, why, tmp_path):
     r = run(*args, cwd=tmp_path)
     assert r.returncode==1 and why in r.stderr and 'Traceback' not in r.stderr
@@ -85,7 +92,7 @@ def test_spoil_enhance_and_score_closes_with_a_gain(tmp_path):
     a,b,c = (tmp_path/o for o in 'abc')
     a.mkdir()
     for f in find_photos(sample_photos(tmp_path/'photos')/'held_out'): downscale(open_photo(f), 192).save(a/f'{f.stem}.png')
-    steps = ('crappify', a, b), ('enhance', b, c, '--model', 'restore', '--device', 'cpu'), ('score', b, a, '--csv', tmp_path/'b.csv'), ('score', c, a, '--csv', tmp_path/'c.csv')
+    steps = ('crappify', a, b), ('enhance', b, c, '--model', 'lesson7', '--device', 'cpu'), ('score', b, a, '--csv', tmp_path/'b.csv'), ('score', c, a, '--csv', tmp_path/'c.csv')
     for o in steps:
         r = run(*o)
         assert r.returncode==0, (o, r.stdout, r.stderr)
@@ -101,6 +108,8 @@ def test_train_enhance_and_nogan_in_miniature(tmp_path):
     for f in list(find_photos(sample_photos(tmp_path/'samples')/'train'))[:4]: downscale(open_photo(f), 96).save(photos/f'{f.stem}.png')
     r = run('train', photos, tmp_path/'x2', '--preset', 'x2', '--loss', 'l1', '--size', 32, '--side', 64, '--epochs', 1)
     assert r.returncode==0 and 'model.safetensors' in r.stdout, (r.stdout, r.stderr)
+    r = run('train', photos, tmp_path/'x2', '--preset', 'x2', '--loss', 'l1', '--size', 32, '--side', 64, '--epochs', 2)
+    assert r.returncode==0 and '1 of 2 epochs are done; the others are a cycle of their own' in r.stdout, (r.stdout, r.stderr)
     r = run('enhance', photos, tmp_path/'big', '--model', tmp_path/'x2'/'model.safetensors', '--device', 'cpu')
     assert r.returncode==0 and '4 written' in r.stdout, (r.stdout, r.stderr)
     r = run('nogan', photos, tmp_path/'gan', '--arch', 'srcnn', '--size', 48, '--side', 96, '--bs', 4, '--epochs', 1, '--critic-epochs', 1, '--gan-epochs', 1)

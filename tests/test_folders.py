@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from unittest.mock import patch as mock
 
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
 
 from perceptual_fastai.cli import main
+from perceptual_fastai.decode import Samples
 from perceptual_fastai.files import JOURNAL, all_files, list_images
 
 commands = ['crappify', 'enhance', 'score', 'train', 'demo']
@@ -38,6 +39,7 @@ def no_training(monkeypatch):
     def untrained(*args, make=train.enhance_learner, **kwargs):
         learn = make(*args, **kwargs)
         learn.fit_one_cycle,learn.lr_find = (lambda *a,**k: None),(lambda **k: SimpleNamespace(valley=1e-3))
+        learn.recorder.losses,learn.recorder.iters,learn.recorder.values = [],[],[]
         return learn
     monkeypatch.setattr(train, 'enhance_learner', untrained)
     monkeypatch.setattr(train, 'plot_losses', lambda *a: None)
@@ -165,27 +167,28 @@ def test_other_settings_for_the_whole_folder_are_refused(command, more, why, pho
 def test_whatever_a_library_raises_fails_that_file_alone(command, error, photos, run, tmp_path):
     if command in ('train','demo') and not isinstance(error, TypeError): pytest.skip('the same path for all errors; one is enough for a training')
     run('score', photos, tmp_path/'first') # the restored copies, while all is well
-    load = Image.Image.load
     odd = photos/'p1.png'
-    real = ImageFile.ImageFile.load
-    def breaks(self):
-        if Path(getattr(self, 'filename', '') or '')==odd: raise error
-        return real(self)
-    with mock.object(ImageFile.ImageFile, 'load', breaks): r = run(command, photos, tmp_path/'out')
+    real = Samples.rows
+    def breaks(self, *args):
+        if Path(self.file.name)==odd: raise error
+        return real(self, *args)
+    with mock.object(Samples, 'rows', breaks): r = run(command, photos, tmp_path/'out')
     assert 'p1.png' in r.said and 'Traceback' not in r.said, r.said
     assert r.status==(0 if command in ('train','demo') else 1), r.said # a training leaves it out and goes on
     if command in makers: assert sorted(r.results)==['p0.png', 'p2.png', 'p3.png']
 
 
 @pytest.mark.parametrize('command', commands)
-def test_running_out_of_memory_ends_it_in_one_line(command, photos, run, tmp_path):
+def test_a_photo_too_large_for_the_memory_fails_in_one_line(command, photos, run, tmp_path):
     run('score', photos, tmp_path/'first')
-    real = ImageFile.ImageFile.load
-    def full(self):
-        if Path(getattr(self, 'filename', '') or '')==photos/'p1.png': raise MemoryError
-        return real(self)
-    with mock.object(ImageFile.ImageFile, 'load', full): r = run(command, photos, tmp_path/'out')
-    assert r.status==1 and 'memory' in r.said and 'Traceback' not in r.said, r.said
+    real = Samples.rows
+    def full(self, *args):
+        if Path(self.file.name)==photos/'p1.png': raise MemoryError
+        return real(self, *args)
+    with mock.object(Samples, 'rows', full): r = run(command, photos, tmp_path/'out')
+    assert r.status==1 and 'out of memory' in r.said and 'Traceback' not in r.said, r.said # a training looks at all photos first, and ends there
+    if command not in ('train','demo'): assert 'p1' in r.said
+    if command in makers: assert sorted(r.results)==['p0.png', 'p2.png', 'p3.png']
 
 
 @pytest.mark.parametrize('command', commands)
@@ -202,6 +205,24 @@ def test_names_that_differ_in_case_or_extension_refuse_those_two(command, photos
     r = run(command, photos, tmp_path/'out')
     assert r.status==1 and r.said.count('would become the same file')==(4 if command=='crappify' else 2), r.said
     assert set(r.results)=={'p0.png', 'p1.png', 'p2.png'} | ({'p3.png'} if command=='enhance' else set())
+
+
+def test_a_name_that_lies_becomes_png_and_clashes_are_named(photos, run, tmp_path):
+    "A PNG with alpha called .jpg is written as .png and said; beside a .png of that name both are refused"
+    Image.new('RGBA', (60,40), (9,99,199,128)).save(photos/'cut.jpg', 'PNG')
+    r = run('enhance', photos, tmp_path/'out')
+    assert r.status==0 and 'cut.jpg: written as .png: JPEG has no transparency' in r.said and Image.open(tmp_path/'out'/'cut.png').mode=='RGBA', r.said
+    image(photos/'cut.png')
+    r = run('enhance', photos, tmp_path/'out2')
+    assert r.status==1 and r.said.count('would become the same file')==2 and 'cut.png' not in r.results, r.said
+
+
+def test_what_is_lost_is_in_the_report(photos, run, tmp_path):
+    few = Image.effect_noise((60,40), 60).convert('RGB')
+    for n in ('film.gif', 'film.webp', 'pages.tif'): few.save(photos/n, save_all=True, append_images=[few.rotate(180)])
+    r = run('enhance', photos, tmp_path/'out')
+    assert r.status==0 and r.said.count('1 of 2; the others are not kept')==3, r.said
+    assert '1 of 2; the others are not kept' in (tmp_path/'out'/'enhance.csv').read_text()
 
 
 def test_score_names_the_two_and_scores_the_others(photos, run, tmp_path):
@@ -264,3 +285,59 @@ def test_two_runs_into_one_folder_leave_each_other_alone(photos, tmp_path):
     done = [f for f in (tmp_path/'out').iterdir() if f.suffix=='.png']
     assert len(done)==24 and not list((tmp_path/'out').glob('.*.part'))
     for f in done: Image.open(f).load()
+
+
+# -- the disk, and what was left on it
+
+@pytest.mark.parametrize('command', makers)
+def test_a_full_disk_is_called_that_and_loses_nothing(command, photos, run, tmp_path, model):
+    "Files of more than 3,000 bytes can't be written, which is how a full disk looks; p3 is small"
+    image(photos/'p3.png')
+    job = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000,3000))
+from perceptual_fastai.cli import main
+sys.exit(main({[command, str(photos), str(tmp_path/'out'), *(['--preset', 'deblur'] if command=='crappify' else ['--model', str(model), '--device', 'cpu'])]}))"""
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', job], capture_output=True, text=True)
+    assert r.returncode==1 and r.stdout.lower().count('file too large')==3 and 'Traceback' not in r.stderr, (r.stdout, r.stderr)
+    assert list(results(tmp_path/'out'))==['p3.png'] and not list((tmp_path/'out').rglob('.*.part'))
+    again = run(command, photos, tmp_path/'out')
+    assert again.status==0 and '3 written, 1 skipped' in again.said, again.said
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path):
+    job = """
+import resource, sys
+from pathlib import Path
+import torch
+from perceptual_fastai.files import atomic_write
+d = Path(sys.argv[1])
+def save(n):
+    def write(p):
+        with open(p, 'wb') as f: torch.save({'a':torch.ones(n)}, f)
+    atomic_write(d/'train.ck', write)
+save(10)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000,9000))
+try: save(100_000)
+except OSError as e: print(e.strerror, Path(e.filename).name, len(torch.load(d/'train.ck')['a']), len(list(d.iterdir())))
+"""
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', job, str(tmp_path)], capture_output=True, text=True)
+    assert r.stdout.strip()=='File too large train.ck 10 1', (r.stdout, r.stderr)
+
+
+@pytest.mark.parametrize('name,data,why', [('settings.json', b'{"seed": 4', 'settings.json is damaged'), ('settings.json', b'[1]', 'settings.json is damaged'),
+                                           ('train.ck', b'PK\x03\x04half', 'train.ck is damaged'), (JOURNAL, b'\x00\xff\n', 'is damaged')])
+def test_damaged_notes_name_file_and_remedy(name, data, why, photos, run, tmp_path):
+    assert run('train', photos, tmp_path/'out').status==0
+    (tmp_path/'out'/name).write_bytes(data)
+    r = run('train', photos, tmp_path/'out')
+    assert r.status==1 and why in r.said and name in r.said and 'remove it' in r.said and 'Traceback' not in r.said, r.said
+
+
+@pytest.mark.parametrize('command', [o for o in commands if o!='score'])
+def test_what_a_killed_run_left_is_cleared(command, photos, run, tmp_path):
+    from perceptual_fastai.files import HOST
+    (tmp_path/'out').mkdir()
+    dead = tmp_path/'out'/f'.{HOST}-{2**22+1}-0a0b0c0d.part'
+    dead.touch()
+    assert run(command, photos, tmp_path/'out').status==0 and not dead.exists()

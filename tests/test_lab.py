@@ -15,7 +15,8 @@ def source(cell): return ''.join(cell['source'])
 def cells(page): return json.loads(page.read_text(encoding='utf-8'))['cells']
 
 
-pages = [f for f in sorted((root/'nbs'/'experiments').glob('*.ipynb')) if any('perceptual_fastai.lab' in source(c) for c in cells(f))]
+by_card = ['00_bundled_models'] # makes model files, whose cards hold what it found
+pages = [f for f in sorted((root/'nbs'/'experiments').glob('*.ipynb')) if f.stem not in by_card and any('perceptual_fastai.lab' in source(c) for c in cells(f))]
 
 
 def outputs(page):

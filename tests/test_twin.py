@@ -128,3 +128,4 @@ def test_all_is_as_it_was_afterwards():
     x = torch.ones(2)
     with twin() as d: y = x.to(d)
     assert (x+y).device.type==y.device.type=='cpu' and y.numpy().tolist()==[1,1] and 'device' not in vars(torch.Tensor)
+    assert not getattr(torch, 'twin').is_available() and len(trained(torch.device('cpu'))[0])==3 # optimisers ask whether there is an accelerator

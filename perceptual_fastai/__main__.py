@@ -1,0 +1,6 @@
+"`python -m perceptual_fastai COMMAND`"
+import sys
+
+from .cli import main
+
+if __name__=='__main__': sys.exit(main())
