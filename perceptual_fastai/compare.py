@@ -9,7 +9,7 @@ __all__ = ['LARGE', 'Limits', 'open_upload', 'scores_of', 'Result', 'report', 'z
 # %% ../nbs/18a_compare.ipynb #18a00004
 import ctypes, math, os, re, secrets, shutil, threading, time, warnings, zipfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from .image_files import ImageData, WRITES, enhance_data, save_image
 from .metrics import feature_distance, psnr, ssim
 from .model_files import as_enhancer, load_enhancer
 from .photos import PhotoError, as_photo, open_image, open_photo
+from .style import Painter, as_style
 
 # %% ../nbs/18a_compare.ipynb #c2a1112c
 @dataclass
@@ -174,6 +175,12 @@ def _as_jpeg(pic, path, side=8192):
 # %% ../nbs/18a_compare.ipynb #b2e98708
 class Stopped(Exception): "The visitor does not want it any more"
 
+def _painted(pic, painter, tick):
+    "What a painter makes of it: RGB, 8 bits"
+    lost = [k for k,o in {'transparency':pic.alpha is not None, '16 bits':pic.pixels.dtype==np.uint16}.items() if o]
+    made = painter(as_photo(pic), tile=512, tell=tick)
+    return ImageData(np.asarray(made), None, {}, [f"a painting is without {' and '.join(lost)}"] if lost else [])
+
 def _enhanced(pic, e, path, tick):
     "The result, its file, and what was said about it; PNG where its own format can't hold it"
     suffix = path.suffix.lower()
@@ -181,7 +188,8 @@ def _enhanced(pic, e, path, tick):
     path = path.with_suffix('.png') if deep or (pic.alpha is not None and WRITES[suffix]=='JPEG') else path
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always', UserWarning)
-        new = enhance_data(pic, e, tile=short_tile(e), progress=lambda done,tiles: tick(done/tiles))
+        new = _painted(pic, e, tick) if isinstance(e, Painter) else enhance_data(pic, e, tile=short_tile(e),
+                                                                                progress=lambda done,tiles: tick(done/tiles))
         save_image(new, path)
     return new,path,[*new.notes, *[str(o.message).removeprefix(f'{path}: ') for o in said]]
 
@@ -213,15 +221,15 @@ def _score(self:Comparison, r, used, clean):
 @patch
 def _result(self:Comparison, pic, f, path, model, e, clean):
     "One photo by one model, with all that a page shows of it"
-    (part,note),start = _fitted(pic, e.factor, self.limits, self.large),time.perf_counter()
+    (part,note),start,painting = _fitted(pic, e.factor, self.limits, self.large),time.perf_counter(),isinstance(e, Painter)
     new,file,said = _enhanced(part, e, path, lambda share: self.tick(share, f.name, model))
     r = Result(f.name, model, note, file, time.perf_counter()-start, part.pixels.shape[1::-1], new.pixels.shape[1::-1])
-    r.say(*said, e.outside(min(pic.pixels.shape[:2]), jpeg_quality(f)))
+    r.say(*said, not painting and e.outside(min(pic.pixels.shape[:2]), jpeg_quality(f)), painting and 'a painting is not scored')
     shown = lambda pic,kind,*side: _as_jpeg(pic, path.parent/'shown'/f'{path.name}.{kind}.jpg', *side)
     r.before = f if not note and _for_browsers(f) else shown(part, 'before')
     r.after = file if _for_browsers(file) else shown(new, 'after')
     r.thumb = shown(new, 'small', 320)
-    self._score(r, as_photo(part), clean)
+    if not painting: self._score(r, as_photo(part), clean)
     return r
 
 # %% ../nbs/18a_compare.ipynb #b0caccea
@@ -262,7 +270,7 @@ def __call__(self:Comparison,
             clean,no = _tried(lambda: ref and as_photo(open_upload(ref, self.limits)), ref or '')
             for model,e in models.items():
                 path = Path(self.folder)/_safe(model)/name
-                r,why = _tried(lambda: self._result(pic, f, path, model, as_enhancer(e), clean), f)
+                r,why = _tried(lambda: self._result(pic, f, path, model, e if isinstance(e, Painter) else as_enhancer(e), clean), f)
                 r = r or Result(f.name, model, why)
                 r.say(no and f'not scored: {ref.name}: {no}')
                 yield r
@@ -295,12 +303,15 @@ class Shelf:
     def __init__(self,
         models, # Names of bundled models or paths of model files
         device=None, # cpu, cuda, ...; a GPU if there is one
+        styles=(), # Names of bundled styles
     ):
         self.paths,self.open = {Path(o).stem if str(o).endswith('.safetensors') else str(o):o for o in models},{}
+        self.styles = list(styles)
         self.device = device or default_device()
     def __getitem__(self, name):
         if name not in self.open:
-            self.open[name] = load_enhancer(self.paths[name]).to(self.device)
+            e = (load_enhancer(self.paths[name]) if name in self.paths else as_style(name)).to(self.device)
+            self.open[name] = e if name in self.paths else Painter(e)
         return self.open[name]
     def own(self, path, limits=Limits()):
         "A visitor's model under its own name, or a `ValueError` that shows no folder of this machine"
@@ -328,9 +339,10 @@ class Worker:
 
 # %% ../nbs/18a_compare.ipynb #c4364be5
 @patch
-def _steps(self:Worker, run, photos, names, references, own, large, tell):
+def _steps(self:Worker, run, photos, names, references, own, large, tell, style):
     "The run after each result"
-    models = {n:self.shelf[n] for n in names} | dict([self.shelf.own(own, self.limits)] if own else [])
+    models = {n:replace(self.shelf[n], **style) if style else self.shelf[n] for n in names}
+    models |= dict([self.shelf.own(own, self.limits)] if own else [])
     total = len(photos)*len(models)
     def tick(share, photo, model):
         if run.stopped or self.over.is_set(): raise Stopped
@@ -357,13 +369,14 @@ def run(self:Worker,
     large:str|None=None, # See `Comparison`
     was:Run|None=None, # The visitor's last run, which ends
     tell=lambda share, text: None, # Told how far it is, from 0 to 1, and what it is at
+    style:dict|None=None, # If `names` are styles: strength and keep_colour of a `Painter`
 ): # Yields a `Run`, always the same
     "A run, step by step"
     if was: was.end()
     run = Run(self.folder)
     try:
         yield run
-        yield from self._steps(run, photos or [], names or [], references or [], own, large, tell)
+        yield from self._steps(run, photos or [], names or [], references or [], own, large, tell, style)
     except (ValueError, OSError) as e:
         run.said,run.wrong = str(e),True
         yield run

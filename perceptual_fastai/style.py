@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['content_distance', 'style_distance', 'masked_gram', 'style_network', 'sized_image', 'StyleLoss', 'optimise_image',
            'with_colours_of', 'gatys', 'style_net', 'style_learner', 'save_style', 'StillNorm', 'still_model',
-           'bundled_styles', 'as_style', 'paint_folder', 'stylize']
+           'bundled_styles', 'as_style', 'Painter', 'paint_folder', 'stylize']
 
 # %% ../nbs/16_style.ipynb #16a00004
 import math
 from collections import OrderedDict
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -493,6 +494,7 @@ def still_model(
     model:nn.Module, # (1,3,H,W) -> the same; instance norms are all in it that looks at the whole image
     x:Tensor, # An image, (1,3,H,W), ImageNet-normalised
     tile:int=512, # Side of the tiles it is measured in, in pixels
+    tell=lambda share: None, # Told how far it is, from 0 to 1; may raise to end it
 )->tuple[nn.Module,object]: # A copy that has the statistics of `x` built in, and its `Footprint`
     "A model that does to parts of an image what `model` does to the whole"
     still,norms = _swap_norms(model)
@@ -504,7 +506,8 @@ def still_model(
     if core<=0:
         raise ValueError(f'tile={tile}; this model looks {foot.field} pixels around, so {2*margin+foot.stride} are the least')
     x = F.pad(x, (0, -x.shape[3]%foot.stride, 0, -x.shape[2]%foot.stride), mode='replicate') # as the network does itself
-    for o in norms:
+    for i,o in enumerate(norms):
+        tell(i/len(norms))
         _gather_all(still, o, x.to(first_tensor(model)), core, margin)
     return still,foot
 
@@ -524,15 +527,19 @@ def as_style(
     return as_enhancer(bundled(f'styles/{model}.safetensors'))
 
 # %% ../nbs/16_style.ipynb #16d00014
-def _one_pass(im, enhancer, tile):
+def _one_pass(im, enhancer, tile, tell=lambda share: None):
     "An RGB image through a model: in one piece where it fits, else in tiles that agree"
-    a = np.asarray(im)
+    a,begun = np.asarray(im),0.
     side = plan_tiles(enhancer, tile)[0]
-    if enhancer.footprint.field is not None or a.shape[0]*a.shape[1]<=2*side**2:
-        whole = None if enhancer.footprint.field is not None else max(a.shape[:2])
-        return Image.fromarray(enhance_array(a, enhancer, tile if whole is None else max(whole, side), progress=False))
-    still,foot = still_model(enhancer.model, to_batch(im), side)
-    return Image.fromarray(enhance_array(a, Enhancer(still, footprint=foot, normalisation=enhancer.normalisation), side, progress=False))
+    bounded = enhancer.footprint.field is not None
+    if not bounded and a.shape[0]*a.shape[1]>2*side**2:
+        begun = .8 # measuring looks at every tile once for each norm
+        still,foot = still_model(enhancer.model, to_batch(im), side, lambda share: tell(begun*share))
+        enhancer = Enhancer(still, footprint=foot, normalisation=enhancer.normalisation)
+    elif not bounded:
+        side = max(*a.shape[:2], side)
+    told = lambda done,tiles: tell(begun+(1-begun)*done/tiles)
+    return Image.fromarray(enhance_array(a, enhancer, tile if bounded else side, progress=told))
 
 def _finished(made, im, strength, keep_colour, where):
     made = with_colours_of(made, im) if keep_colour else made
@@ -543,6 +550,25 @@ def _finished(made, im, strength, keep_colour, where):
     return Image.composite(made, im, mask.resize(im.size))
 
 # %% ../nbs/16_style.ipynb #16d00015
+@dataclass
+class Painter:
+    "A style, how much of it, and whose colours: what a photo goes through"
+    enhancer:Enhancer      # The trained network
+    strength:float=1.      # 0 for the photo, 1 for all of the style
+    keep_colour:bool=False # The photo's colours, and only the painting's strokes?
+    factor = 1             # Keeps the size
+    def __post_init__(self):
+        if not 0<=self.strength<=1:
+            raise ValueError(f'strength={self.strength}; allowed are 0 to 1')
+    def __call__(self,
+        im:Image.Image, # RGB
+        where=None, # Mask: file or image, white where the style is to be
+        tile:int|None=None, # Side of a tile in pixels; as memory allows if None
+        tell=lambda share: None, # Told how far it is, from 0 to 1; may raise to end it
+    )->Image.Image: # RGB, of the same size
+        "The photo as the painter would have it"
+        return _finished(_one_pass(im, self.enhancer, tile, tell), im, self.strength, self.keep_colour, where)
+
 def paint_folder(
     src:str|Path, # Photos, searched recursively
     dst:str|Path, # For the results, as PNG in the same structure
@@ -567,12 +593,8 @@ def stylize(
     overwrite:bool=False, # With a folder: use `to` though it holds other files?
 ): # Image of mode RGB; for a folder a report
     "A photo as the painter would have it, in one pass: Johnson et al. (2016)"
-    if not 0<=strength<=1:
-        raise ValueError(f'strength={strength}; allowed are 0 to 1')
-    enhancer = as_style(model)
-    def paint(o):
-        im = sized_image(o, side, 'the photo')
-        return _finished(_one_pass(im, enhancer, tile), im, strength, keep_colour, where)
+    painter = Painter(as_style(model), strength, keep_colour)
+    def paint(o): return painter(sized_image(o, side, 'the photo'), where, tile)
     if not isinstance(image, (str,Path)) or not Path(image).is_dir():
         return paint(image)
     if to is None:

@@ -281,7 +281,7 @@ def test_cancel_keeps_what_is_done_and_frees_the_queue(page, server, tmp_path):
     upload(page, *(tmp_path/f'large_{i}.jpg' for i in range(8)))
     all_(page, '#pf-go')[0].click()
     wait(lambda: re.match('[1-6] of 8', status(page)), what='the first of eight')
-    all_(page, '#pf-stop')[0].click()
+    all_(page, '#pf-go-stop')[0].click()
     wait(lambda: status(page).startswith('Cancelled'), what='the end')
     n = len(results(page))
     time.sleep(2)
@@ -298,7 +298,7 @@ def test_enhance_right_after_cancel(page, tmp_path):
     "Five times Cancel and at once Enhance, at different moments of the run; the last one is done to its end"
     for i in range(3): noise((1200,900), i).save(tmp_path/f'large_{i}.jpg', quality=60)
     upload(page, *(tmp_path/f'large_{i}.jpg' for i in range(3)))
-    go,stop = all_(page, '#pf-go')[0],all_(page, '#pf-stop')[0]
+    go,stop = all_(page, '#pf-go')[0],all_(page, '#pf-go-stop')[0]
     go.click()
     for i in range(5):
         wait(lambda: re.match('Opening|[12] of 3', status(page)), what='the beginning')
@@ -407,6 +407,47 @@ def test_what_each_model_is_for(page):
     all_(page, '#pf-about summary')[0].click()
     wait(lambda: 'bicubic, and brighter' in texts(page, '#pf-about article')[0], what='the card')
     assert all_(page, '#pf-models input')[0].is_selected() and not all_(page, '#pf-models input')[1].is_selected()
+
+
+def test_two_models_side_by_side_each_with_its_score(page, tmp_path):
+    "The two screens of Sunnak et al.: upload; then both results with their NIMA, each at full size in a new tab"
+    from perceptual_fastai.nima import nima_score
+    noise((96,64), 5).save(tmp_path/'a.png')
+    upload(page, tmp_path/'a.png')
+    all_(page, '#pf-models input')[1].click()
+    enhance(page, '2 results.')
+    rows = texts(page, '.pf-card tr')
+    heads = rows[0].split('\t')
+    assert [o.strip() for o in heads][-3:]==['uploaded', 'bright', 'again'], heads
+    row, = [o.split('\t') for o in rows if o.startswith('NIMA')]
+    want = nima_score(Image.open(tmp_path/'a.png'))
+    assert abs(float(row[1])-float(want))<.011 and all(1<=float(o.split(',')[0])<=10 for o in row[1:]), row
+    assert row[2]==row[3] # the same model twice
+    for i in range(2):
+        page.switch_to.window(page.window_handles[0])
+        choose(page, i)
+        all_(page, '.pf-full')[1].click()
+        wait(lambda: len(page.window_handles)==i+2, what='a new tab')
+        page.switch_to.window(page.window_handles[-1])
+        assert loaded(page, 'img')==[[192,128]]
+
+
+def test_a_photo_becomes_a_painting(page, server, tmp_path):
+    from perceptual_fastai.style import stylize
+    photo = Image.fromarray(np.random.RandomState(3).randint(0, 255, (10,14,3)).astype(np.uint8)).resize((140,100), Image.Resampling.BICUBIC)
+    photo.save(tmp_path/'a.png')
+    upload(page, tmp_path/'a.png')
+    tab, = [o for o in all_(page, 'button[role=tab]') if o.text=='Style']
+    tab.click()
+    wait(lambda: all_(page, '#pf-paint') and all_(page, '#pf-paint')[0].is_displayed(), what='the tab')
+    assert texts(page, '#pf-manners h3')==['candy', 'mosaic', 'starry_night'] and len(loaded(page, '#pf-manners img'))==3
+    got = page.execute_script(LOOK)
+    assert not got['faint'] and not got['small'] and not got['mute'] and not got['dumb'], got
+    all_(page, '#pf-paint')[0].click()
+    wait(lambda: status(page)=='1 result.', what='the painting')
+    assert texts(page, '.pf-card h3')==['a.png by candy'] and 'not scored' in texts(page, '.pf-card')[0]
+    made = np.asarray(Image.open(next(o for o in files_of(server, 'results-*/candy/a.png'))), dtype=int)
+    assert np.abs(made-np.asarray(stylize(photo, 'candy'), dtype=int)).max()<=1
 
 
 def test_a_way_out_for_large_photos(page, tmp_path):
