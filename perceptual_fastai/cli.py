@@ -79,9 +79,9 @@ def score(
     perceptual:bool=False, # Download what LPIPS and DISTS need (760 MB); once that is there, they are always told
 ):
     "PSNR and SSIM of every photo, on RGB and on luma (BT.601 studio range), what networks see of the difference, and the means"
-    from perceptual_fastai.metrics import mean_scores, score_folder
+    from perceptual_fastai.metrics import mean_scores, score_folder, write_table
     eyes,said = _eyes(judge, perceptual)
-    table = score_folder(restored, clean, csv, crop, more=eyes)
+    table = score_folder(restored, clean, None, crop, more=eyes)
     if len(table):
         print(said)
         print(table.round(4).to_string(index=False))
@@ -91,6 +91,7 @@ def score(
         print(f'{len(fitted)} of {len(table)} had another size than the clean photo, the first {shown(f)}: {sizes}')
     for f,why in table.attrs['failed']:
         print(f'not scored: {shown(f)}: {why}')
+    if csv: write_table(table, csv) # last, so that a full disk takes nothing away
     return int(bool(table.attrs['failed']))
 
 # %% ../nbs/18_cli.ipynb #274e193a
@@ -223,13 +224,15 @@ def nima(
     side:int=-1, # Larger photos are shrunk to this shorter side; -1 as the scorer likes it, 0 not at all
 ):
     "The mark, 1 to 10, that each photo would get; the scorer that comes along marks damage, not taste"
+    from perceptual_fastai.metrics import write_table
     from perceptual_fastai.nima import score_photos
-    table = score_photos(photos, weights, side or None, csv)
+    table = score_photos(photos, weights, side or None)
     if len(table):
         print(table.sort_values('score', ascending=False).round(2).to_string(index=False))
         print(f'mean: score {table.score.mean():.2f}')
     for f,why in table.attrs['failed']:
         print(f'not scored: {shown(f)}: {why}')
+    if csv: write_table(table, csv) # last, so that a full disk takes nothing away
     return int(bool(table.attrs['failed']))
 
 # %% ../nbs/18_cli.ipynb #18570001

@@ -24,7 +24,7 @@ from fastcore.basics import patch
 
 from .enhance import jpeg_quality, short_tile
 from .features import LossNetwork
-from .files import reason_of
+from .files import as_cell, reason_of
 from .image_files import ImageData, WRITES, enhance_data, save_image
 from .metrics import feature_distance, psnr, ssim
 from .model_files import as_enhancer, load_enhancer
@@ -156,7 +156,7 @@ def zip_results(
     with zipfile.ZipFile(path, 'w') as z: # images are packed already
         for o in results:
             if o.file: z.write(o.file, f'{_safe(o.model)}/{o.file.name}')
-        z.writestr('report.csv', report(results).to_csv(index=False))
+        z.writestr('report.csv', report(results).map(as_cell).to_csv(index=False))
     return Path(path)
 
 # %% ../nbs/18a_compare.ipynb #487e9e8e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'to_space', 'psnr', 'ssim', 'feature_distance', 'grid_energy', 'LPIPS', 'L2Pool', 'DISTS', 'lpips', 'dists',
-           'perceptual_metrics', 'score', 'score_folder', 'mean_scores', 'image_metric']
+           'perceptual_metrics', 'score', 'write_table', 'score_folder', 'mean_scores', 'image_metric']
 
 # %% ../nbs/09_metrics.ipynb #b0a35ea9
 from collections import OrderedDict
@@ -21,7 +21,7 @@ from fastai.metrics import AvgMetric
 from fastai.vision.core import imagenet_stats
 
 from .features import LossNetwork
-from .files import atomic_write, attempt, list_images, shown, stems
+from .files import as_cell, atomic_write, attempt, list_images, shown, stems
 from .images import denormalise, luma, normalise, pixels
 from .losses import PerceptualLoss
 from .weights import WeightsUnavailable, is_cached, of_torchmetrics, read_state, torchvision_model
@@ -341,6 +341,14 @@ def _pair_up(bad, good):
     return pairs,failed
 
 # %% ../nbs/09_metrics.ipynb #24151a5e
+def write_table(
+    table:pd.DataFrame, # Whose texts, file names above all, may come from strangers
+    path:str|Path, # A CSV file, replaced
+)->Path: # The file
+    "A table for a spreadsheet, which will take no text of it for a formula"
+    safe = table.apply(lambda column: column.map(as_cell) if column.dtype.kind not in 'biuf' else column)
+    return atomic_write(path, partial(safe.to_csv, index=False))
+
 def score_folder(
     restored:str|Path, # Folder of restored images
     clean:str|Path, # Folder of clean ones, same structure and names; extensions may differ
@@ -365,7 +373,7 @@ def score_folder(
     table = pd.DataFrame(rows)
     table.attrs.update(failed=failed, fitted=fitted)
     if csv:
-        atomic_write(csv, partial(table.to_csv, index=False))
+        write_table(table, csv)
     return table
 
 # %% ../nbs/09_metrics.ipynb #6b7589fa

@@ -40,6 +40,7 @@ from .features import lite_stages
 from .files import atomic_write, attempt, list_images, reason_of, shown
 from .images import as_plain, check_batch, deviation, first_tensor, normalise, pixels, seeded
 from .losses import MixedLoss, OfPrediction
+from .metrics import write_table
 from .photos import open_photo
 from .weights import LITES, WeightsUnavailable, bundled, efficientnet_lite, state_digest, torchvision_model
 
@@ -382,7 +383,7 @@ def score_photos(
     table = pd.DataFrame(rows, columns=['photo','score','spread','note'])
     table.attrs['failed'] = failed
     if csv:
-        atomic_write(csv, partial(table.to_csv, index=False))
+        write_table(table, csv)
     return table
 
 # %% ../nbs/15_nima.ipynb #17e00011

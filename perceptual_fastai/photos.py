@@ -138,7 +138,7 @@ class Photos:
 def _why_not(path):
     try:
         open_photo(path)
-    except PhotoError as e:
+    except (PhotoError, MemoryError) as e:
         return reason_of(e, path)
 
 # %% ../nbs/01_photos.ipynb #77aa84e1

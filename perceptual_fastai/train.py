@@ -33,7 +33,7 @@ from .image_files import enhance_image
 from .images import pixels, to_batch
 from .learner import enhance_learner, fast_cbs, plain_log, restore
 from .losses import FeatureLoss
-from .metrics import feature_distance, mean_scores, psnr, ssim
+from .metrics import feature_distance, mean_scores, psnr, ssim, write_table
 from .model_files import load_enhancer, save_enhancer
 from .photos import open_photo
 from .sr import EDSR, SRCNN, TransformNet
@@ -178,7 +178,7 @@ def _score_held(model, data, judge, out, draw=before_after):
     "Restore, score and draw the held-out photos"
     rows,images = map(list, zip(*[score_image(model, *o, judge, data.name(o[1])) for o in data.held()]))
     table = pd.DataFrame(rows)
-    atomic_write(out/'scores.csv', partial(table.to_csv, index=False))
+    write_table(table, out/'scores.csv')
     draw(rows[:8], images[:8], out/'before_after.png')
     return table,images
 
