@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HOST', 'JOURNAL', 'IMAGE_SUFFIXES', 'temporary', 'atomic_write', 'remove_leftovers', 'shown', 'as_cell', 'reason_of',
            'Listing', 'list_files', 'all_files', 'is_image', 'list_images', 'stems', 'by_stem', 'match_pairs', 'Part',
-           'part_of_run', 'check_whole', 'digest', 'Journal', 'is_done', 'write_result', 'claim', 'FolderReport',
-           'run_each', 'attempt', 'check_folders', 'folder_job', 'write_table']
+           'part_of_run', 'check_whole', 'check_alone', 'digest', 'Journal', 'is_done', 'write_result', 'claim',
+           'FolderReport', 'run_each', 'attempt', 'check_folders', 'folder_job', 'write_table']
 
 # %% ../nbs/00_files.ipynb #a3171d1a
 import csv, errno, functools, hashlib, json, os, re, secrets, socket, threading, time, zlib
@@ -313,6 +313,13 @@ def check_whole(
     "Refuse where this process would go on with a part of a folder"
     if not (part := part_of_run()).together:
         raise ValueError(f'{what} needs the whole folder, and PERCEPTUAL_PART asks for {part}; leave it out, or use a launcher')
+
+def check_alone(
+    what:str, # Who asks, for the message
+):
+    "Refuse several processes, which would each do the same into one folder"
+    if (world := part_of_run().world)>1:
+        raise ValueError(f'{what} runs in one process, and this is one of {world}; start it without a launcher')
 
 # %% ../nbs/00_files.ipynb #a743b009
 @functools.lru_cache
