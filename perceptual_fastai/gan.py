@@ -31,7 +31,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from .checkpoint import Checkpoint
-from .files import FolderReport, atomic_write, by_stem, check_whole, folder_job, list_images, part_of_run, shown
+from .files import FolderReport, atomic_write, by_stem, check_alone, check_whole, folder_job, list_images, part_of_run, shown
 from .images import eval_mode, first_tensor, from_batch, to_batch
 from .learner import enhance_learner, plain_log, restore
 from .photos import PhotoError, open_photo, photo_size, to_rgb
@@ -285,6 +285,7 @@ def nogan(
     **kwargs, # Handed to `nogan_learner`
 )->pd.DataFrame: # One row per epoch of every stage; both networks are trained in place
     "Generator alone, its images, critic alone, duel, duel at a larger size"
+    check_alone('NoGAN') # whose turn it is would be each process's own affair
     work,p = Path(work),plan
     rows = _generator_stages(lambda: dls_at(spoiled, p.size, p.bs), generator, image_loss, work, p, seed, cbs, progress)
     for f,why in render_folder(generator, spoiled, clean, work/'rendered', progress).failed:
