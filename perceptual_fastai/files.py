@@ -542,7 +542,7 @@ class FolderReport:
     dst:Path|None = None                    # Where the results are
     rows:list = field(default_factory=list) # A dict per image: photo, status, note, and what the job has to say
     left_out:L = field(default_factory=L)   # (path, reason)
-    part:Part = Part()                      # Whose report it is; of a part that waited for the others, of all
+    part:Part = Part()                      # Whose report it is; once all have told, it is of all
     def _targets(self, status): return L(o['target'] for o in self.rows if o['status']==status)
     @property
     def written(self): return self._targets('written')
@@ -701,6 +701,8 @@ def _put_together(report, found, targets, company, journal, table):
     report.rows = [_row(report, f, targets.get(f), **{k:v for k,v in told[k].items() if k not in ('source','target')}) for k,f in files.items() if k in told]
     if table and not (part.together and part.rank):
         write_table(journal, table, report.table())
+    if not part.together:
+        report.part = Part() # it is of all now
 
 def _look_again(rows):
     "What was written and has been removed meanwhile is no result"
