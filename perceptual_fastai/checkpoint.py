@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from fastai.callback.core import Callback
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
-from fastai.torch_core import to_device
+from fastai.torch_core import distrib_barrier, num_distrib, rank_distrib, to_device
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -59,7 +60,11 @@ def _plan_of(learn):
     name = lambda o: getattr(o, '__name__', None) or type(o).__name__
     lr = next((o.scheds.get('lr') for o in learn.cbs if isinstance(o, ParamScheduler)), None)
     rates = [np.ravel(lr(p))[-1] for p in (0,.1,.5,1)] if lr else [o['lr'] for o in getattr(learn.opt, 'hypers', [])[-1:]]
-    return dict(loss=name(learn.loss_func), lr=[float(f'{o:.6g}') for o in rates], bs=learn.dls.train.bs, photos=[len(o.dataset) for o in learn.dls.loaders[:2]])
+    return dict(loss=name(learn.loss_func), lr=[float(f'{o:.6g}') for o in rates], bs=learn.dls.train.bs*max(1, num_distrib()), photos=[len(o.dataset) for o in learn.dls.loaders[:2]])
+
+def _plain_model(learn):
+    "The model without what several processes have around it"
+    return learn.model.module if isinstance(learn.model, DistributedDataParallel) else learn.model
 
 def _differs(a, b):
     "The first thing that two such descriptions say otherwise"
@@ -105,6 +110,7 @@ class Checkpoint(Callback):
         self.done = self.state['epoch'] if self.state else 0 # epochs
     def _with_state(self): return [o for o in self.learn.cbs if hasattr(type(o), 'to_checkpoint')]
     def before_fit(self):
+        self._agree()
         self.plan = _plan_of(self.learn) # before the optimizer is that of the file
         if self.state: self._load()
     def before_epoch(self): # a skipped epoch does not come here
@@ -128,14 +134,26 @@ def _save(self:Checkpoint):
     learn,rec = self.learn,self.learn.recorder
     self._sound()
     self.done = learn.epoch+1
-    state = dict(epoch=self.done, epochs=learn.n_epoch, model=learn.model.state_dict(), opt=learn.opt.state_dict(),
+    state = dict(epoch=self.done, epochs=learn.n_epoch, model=_plain_model(learn).state_dict(), opt=learn.opt.state_dict(),
                  random=random_state(learn.dls), averages=[(o.count, o.val) for o in _averages(learn)],
                  recorder={k:getattr(rec, k) for k in rec._stateattrs},
                  gen_mode=getattr(getattr(learn, 'gan_trainer', None), 'gen_mode', None),
                  callbacks={type(o).__name__:o.to_checkpoint() for o in self._with_state()}, plan=self.plan, run=self.whose)
     def write(p):
         with open(p, 'wb') as f: torch.save(_plain(state), f) # so that a full disk is called that
-    atomic_write(self.path, write)
+    if not rank_distrib(): # all processes have the same; one writes
+        atomic_write(self.path, write)
+    distrib_barrier() # nobody looks for it before it is there
+
+@patch
+def _agree(self:Checkpoint):
+    "All processes go on from the same epoch"
+    if num_distrib()<2 or not torch.distributed.is_initialized():
+        return
+    done = [None]*num_distrib()
+    torch.distributed.all_gather_object(done, self.done)
+    if len(set(done))>1:
+        raise ValueError(f'{shown(self.path)}: the processes see {done} epochs of it; they have to see one folder, that of the first')
 
 @patch
 def _other(self:Checkpoint, what, e=None):
@@ -144,7 +162,7 @@ def _other(self:Checkpoint, what, e=None):
 @patch
 def _sound(self:Checkpoint):
     "A model that is lost does not take the place of the last good one"
-    bad = [k for k,v in self.learn.model.state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    bad = [k for k,v in _plain_model(self.learn).state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         kept = f'{shown(self.path)} is still that of epoch {self.done}' if self.path.exists() else 'nothing is written'
         raise ValueError(f'{bad[0]} has values that are not finite after epoch {self.learn.epoch+1}; {kept}. A lower learning rate may help')
@@ -159,7 +177,7 @@ def _load(self:Checkpoint):
     if mine.keys()!=its.keys():
         self._other(f'a training with {", ".join(its) or "no callbacks"}, this one has {", ".join(mine) or "none"}; {anew}')
     try:
-        learn.model.load_state_dict(s['model'])
+        _plain_model(learn).load_state_dict(s['model'])
     except RuntimeError as e:
         self._other(f'another model; {anew}: {e}', e)
     for what,old,new in (('plan', s.get('plan'), self.plan), ('run', s.get('run'), self.whose)):

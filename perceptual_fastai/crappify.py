@@ -236,7 +236,7 @@ def crappify_folder(
     src:str|Path, # Clean photos, searched recursively
     dst:str|Path, # Where the spoiled ones go, as PNG in the same structure
     crappifier:Crappifier, # The damage
-    workers:int|None=None, # Threads; all cores if None. The result does not depend on it
+    workers:int|None=None, # Threads; all cores, shared with the processes beside this one, if None. The result does not depend on it
     progress:bool=True, # Show a bar?
     overwrite:bool=False, # Take `dst`, whoever's it is, and replace what is in the way?
 )->FolderReport: # `written`, `skipped`, `failed`
@@ -246,4 +246,4 @@ def crappify_folder(
         im = crappifier(open_photo(f), f.relative_to(src).as_posix())
         return partial(im.save, format='PNG'),{}
     return folder_job(src, dst, spoil, lambda p: p.with_suffix('.png'), 'crappify', repr(crappifier), overwrite=overwrite,
-                      workers=workers or defaults.cpus, progress=progress)
+                      workers=workers or max(1, defaults.cpus//int(os.environ.get('LOCAL_WORLD_SIZE', 1))), progress=progress)

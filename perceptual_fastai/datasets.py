@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from .crappify import Crappifier, crappify_folder, downscale
-from .files import digest, folder_job, list_images, match_pairs, shown
+from .files import check_whole, digest, folder_job, list_images, match_pairs, part_of_run, shown
 from .pairs import pair_dls
 from .photos import find_photos, open_photo, photo_size, sample_photos
 
@@ -51,12 +51,15 @@ def _split(files, src, held_out):
     return {f:Path('held_out' if r.with_suffix('') in held else 'train')/r for f,r in rel.items()}
 
 # %% ../nbs/05_datasets.ipynb #d1c0a84f
+def _tell_left_out(files, src):
+    for f,why in files if part_of_run().rank==0 else []: # of several processes, one tells
+        print(f'left out: {shown(f.relative_to(src))}: {why}')
+
 def _large_enough(src, side, leave_out):
     "The photos that can be used; the others are named"
     found = find_photos(src, leave_out=leave_out)
     small = [f for f in found if min(photo_size(f))<side]
-    for f,why in [*found.skipped, *((f, f'smaller than {side} pixels') for f in small)]:
-        print(f'left out: {shown(f.relative_to(src))}: {why}')
+    _tell_left_out([*found.skipped, *((f, f'smaller than {side} pixels') for f in small)], src)
     return L(f for f in found if f not in set(small))
 
 def _check_split(src, to, side):
@@ -82,8 +85,7 @@ def working_copies(
     settings = dict(side=side, held_out=digest(held)[:8]) # two splits in one folder would hold out what is trained on
     copy = lambda f,_: (partial(downscale(open_photo(f), side).save, format='PNG'), {})
     report = folder_job(src, dest, copy, lambda p: to[p].with_suffix('.png'), 'working copies', settings, files=files)
-    for f,why in report.failed:
-        print(f'left out: {shown(f.relative_to(src))}: {why}')
+    _tell_left_out(report.failed, src)
     return dest
 
 # %% ../nbs/05_datasets.ipynb #d1a2a7ee
@@ -155,12 +157,14 @@ def prepare(
     held_out:float=.1, # Share that is held out, below 1; one photo at least
 )->PhotoPairs:
     "Working copies and their spoiled twins, made once; other photos, another share or other damage have folders of their own"
+    check_whole('preparing photos')
     work = Path(work)
     key = f'{side}px' if photos is None else f'{side}px-{digest(folder_digest(photos, [work]), held_out)[:8]}'
     clean = working_copies(photos, work/'clean'/key, side, held_out, [work])
     spoiled = work/'spoiled'/f'{key}-{crappifier.name}-seed{crappifier.seed}'
     report = crappify_folder(clean, spoiled, crappifier, progress=False)
-    print('photos:', report)
+    if report.part.rank==0:
+        print('photos:', report)
     if report.failed:
         f,why = report.failed[0]
         raise ValueError(f'{len(report.failed)} photos could not be spoiled; the first: {shown(f)}: {why}')

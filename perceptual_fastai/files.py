@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['HOST', 'JOURNAL', 'IMAGE_SUFFIXES', 'temporary', 'atomic_write', 'remove_leftovers', 'shown', 'as_cell', 'reason_of',
-           'Listing', 'list_files', 'all_files', 'is_image', 'list_images', 'stems', 'by_stem', 'match_pairs', 'digest',
-           'Journal', 'is_done', 'write_result', 'claim', 'FolderReport', 'run_each', 'attempt', 'check_folders',
-           'folder_job', 'write_table']
+           'Listing', 'list_files', 'all_files', 'is_image', 'list_images', 'stems', 'by_stem', 'match_pairs', 'Part',
+           'part_of_run', 'check_whole', 'check_alone', 'digest', 'Journal', 'is_done', 'write_result', 'claim',
+           'FolderReport', 'run_each', 'attempt', 'check_folders', 'folder_job', 'write_table']
 
 # %% ../nbs/00_files.ipynb #a3171d1a
-import csv, hashlib, json, os, re, secrets, socket, threading, zlib
+import csv, errno, functools, hashlib, json, os, re, secrets, socket, threading, time, zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,6 +271,134 @@ def match_pairs(
                          'Run crappify_folder again, or remove the images without partner')
     return [(bad[k], good[k]) for k in sorted(good) if k in bad]
 
+# %% ../nbs/00_files.ipynb #fc54bd0e
+@dataclass(frozen=True)
+class Part:
+    "The share of one process: of a list, each `world`-th entry"
+    rank:int = 0            # Which, from 0
+    world:int = 1           # Of how many processes
+    together:bool = True    # Do they run at one time, so that one can wait for the others?
+    def __str__(self): return f'part {self.rank+1} of {self.world}'
+    def of(self, items): return items[self.rank::self.world]
+    def file(self, kind): return f'{Path(JOURNAL).stem}.{self.rank+1}of{self.world}.{kind}'
+
+def _count(env, name):
+    try:
+        return int(env[name])
+    except ValueError as e:
+        raise ValueError(f'{name}={shown(env[name])}; it is a whole number') from e
+
+def _named_part(text):
+    found = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not found or not 1<=int(found[1])<=int(found[2]):
+        raise ValueError(f'PERCEPTUAL_PART={shown(text)}; it is the number of a part and how many there are, for instance 2/4')
+    return Part(int(found[1])-1, int(found[2]), False)
+
+def part_of_run(
+    env=os.environ, # What the launcher said
+)->Part: # All of it where there is no launcher
+    "Which of the processes of this run this is"
+    launched = env.get('WORLD_SIZE','1')!='1'
+    if launched and 'RANK' not in env:
+        raise ValueError(f'WORLD_SIZE={shown(env["WORLD_SIZE"])}, but no RANK; a launcher gives both')
+    if 'PERCEPTUAL_PART' in env and launched:
+        raise ValueError('PERCEPTUAL_PART and a launcher (WORLD_SIZE) both split the work; use one of the two')
+    if 'PERCEPTUAL_PART' in env:
+        return _named_part(env['PERCEPTUAL_PART'])
+    return Part(_count(env, 'RANK'), _count(env, 'WORLD_SIZE')) if launched else Part()
+
+def check_whole(
+    what:str, # Who asks, for the message
+):
+    "Refuse where this process would go on with a part of a folder"
+    if not (part := part_of_run()).together:
+        raise ValueError(f'{what} needs the whole folder, and PERCEPTUAL_PART asks for {part}; leave it out, or use a launcher')
+
+def check_alone(
+    what:str, # Who asks, for the message
+):
+    "Refuse several processes, which would each do the same into one folder"
+    if (world := part_of_run().world)>1:
+        raise ValueError(f'{what} runs in one process, and this is one of {world}; start it without a launcher')
+
+# %% ../nbs/00_files.ipynb #a743b009
+@functools.lru_cache
+def _whose(pid): return f'{HOST}-{pid}-{secrets.token_hex(4)}'
+
+def _is_gone(token):
+    host,pid,_ = token.split('-')
+    return host==HOST and not _alive(int(pid))
+
+_turns = Counter() # how many jobs this process has begun in a folder: all processes of a run do the same ones
+
+class _Company:
+    "The processes that share a folder; each can tell when all are done"
+    def __init__(self, folder, part, patience=60):
+        self.folder,self.part,self.patience,self.me = folder,part,patience,_whose(os.getpid())
+        where = str(folder.resolve())
+        _turns[where] += 1
+        self.turn,self.seen,self.states,self.met = str(_turns[where]),{},{},0
+        before = self._read(part.rank) or {}
+        self.rows = before['rows'] if before.get('token')==self.me else {} # somebody may still be reading those
+        if part.world>1: self._tell()
+    def _file(self, rank): return self.folder/Part(rank, self.part.world).file('state')
+    def _read(self, rank):
+        try:
+            return json.loads(self._file(rank).read_text(encoding='utf-8'))
+        except OSError as e: # not there yet, or replaced while it was read over a network
+            if e.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+    def _tell(self):
+        said = json.dumps(dict(token=self.me, seen=self.seen, rows=self.rows))
+        atomic_write(self._file(self.part.rank), lambda p: p.write_text(said, encoding='utf-8'))
+    def _knows_me(self, state): return state is not None and state['seen'].get(str(self.part.rank))==self.me
+    def _look(self):
+        others = [r for r in range(self.part.world) if r!=self.part.rank]
+        self.states = {r:self._read(r) for r in others}
+        seen = {str(r):o['token'] for r,o in self.states.items() if o}
+        if seen!=self.seen:
+            self.seen = seen
+            self._tell()
+    def greet(self):
+        "While working: see who is there, until all have seen each other"
+        if self.part.world>1 and self.part.together and time.monotonic()-self.met>2:
+            if not self.states or not all(map(self._knows_me, self.states.values())):
+                self._look()
+            self.met = time.monotonic()
+
+# %% ../nbs/00_files.ipynb #e0fb1e36
+def _is_over(self, state, waited):
+    "Is there nothing to wait for?"
+    if self._knows_me(state) and self.turn in state['rows']:
+        return True
+    return state is not None and _is_gone(state['token']) and (self._knows_me(state) or waited>self.patience)
+
+def _wait(self):
+    begun,said = time.monotonic(),False
+    while True:
+        self._look()
+        waited = time.monotonic()-begun
+        late = [r for r,o in self.states.items() if not _is_over(self, o, waited)]
+        if not late:
+            return
+        if waited>self.patience and not said:
+            print(f'{self.part} is done and waits for {", ".join(str(Part(r, self.part.world)) for r in late)}; '
+                  'all processes have to do this job, none of them first or alone', flush=True)
+            said = True
+        time.sleep(min(2, .05+waited/20))
+
+def _all_rows(self, mine):
+    "Part -> its rows, or None of one that was lost; only those that are done if they do not run together"
+    self.rows = {k:o for k,o in self.rows.items() if k==str(int(self.turn)-1)} | {self.turn:mine}
+    self._tell()
+    if self.part.together:
+        _wait(self)
+        rows = {r:o['rows'].get(self.turn) if self._knows_me(o) else None for r,o in self.states.items()}
+    else:
+        self._look()
+        rows = {r:list(o['rows'].values())[-1] for r,o in self.states.items() if o and o['rows']}
+    return {**rows, self.part.rank:mine}
+
 # %% ../nbs/00_files.ipynb #578c806a
 def digest(
     *parts, # Paths, whose bytes count; or anything JSON can hold
@@ -286,36 +415,66 @@ def digest(
     return h.hexdigest()
 
 # %% ../nbs/00_files.ipynb #7339bd43
+_cut = '~cut off' # ends a line that a full disk or a kill broke off, once the next one is written
+
 class Journal:
     "What a job made in a folder, and from what"
     def __init__(self,
         folder:str|Path, # The folder of the results; need not exist
+        part:Part=Part(), # Of several, each has a file for its own lines
     ):
         self.folder,self.file = Path(folder),Path(folder)/JOURNAL
+        self.own = self.folder/part.file('jsonl') if part.world>1 else self.file
         self.header,self.made,self.lock = None,{},threading.Lock()
-        if self.file.exists():
-            self._read()
+        self._read()
     def _read(self):
-        try:
-            *lines,last = self.file.read_text(encoding='utf-8').split('\n') # the last is empty, or cut off by a kill
-            self.header,*entries = map(json.loads, lines)
-            self.made = {o['file']:(o['from'], o['result']) for o in entries if 'file' in o}
-            self.header['job'],self.header['settings']
-        except (ValueError, KeyError, TypeError) as e:
-            raise ValueError(f'{shown(self.file)} is damaged ({reason_of(e)}); remove it, and the job asks whose the files are') from e
-    def _append(self, **line):
         if not self.file.exists():
-            raise FileNotFoundError(f'{shown(self.file)} is gone, removed while the job ran; run it again')
-        with self.lock, open(self.file, 'a', encoding='utf-8') as f:
-            f.write(json.dumps(line)+'\n')
+            return
+        self.header,*entries = self._lines(self.file)
+        for f in sorted(self.folder.glob(f'{Path(JOURNAL).stem}.*of*.jsonl')):
+            header,*more = self._lines(f)
+            entries += more if header==self.header else []
+        made = {}
+        for o in entries:
+            if 'file' in o: made.setdefault(o['file'], set()).add((o['from'], o['result']))
+        self.made = made
+    def _lines(self, file):
+        try:
+            *lines,_ = file.read_text(encoding='utf-8').split('\n') # the last is empty, or cut off by a kill
+            header,*entries = [json.loads(o) for o in lines if not o.endswith(_cut)]
+            header['job'],header['settings'],[o.get('file') and (o['from'], o['result']) for o in entries]
+            return header,*entries
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f'{shown(file)} is damaged ({reason_of(e)}); remove it, and the job asks whose the files are') from e
+
+# %% ../nbs/00_files.ipynb #b17f5d38
+def _is_cut(file):
+    with open(file, 'rb') as f:
+        return f.seek(0, os.SEEK_END)>0 and f.seek(-1, os.SEEK_END)>=0 and f.read(1)!=b'\n'
+
+def _append(self, **line):
+    if not self.file.exists() or not self.own.exists():
+        raise FileNotFoundError(f'{shown(self.file)} is gone, removed while the job ran; run it again')
+    with self.lock:
+        after = f'{_cut}\n' if _is_cut(self.own) else ''
+        with open(self.own, 'a', encoding='utf-8') as f:
+            f.write(after+json.dumps(line)+'\n')
+
+def _begin_own(self):
+    "A file for the lines of this part, under the folder's first line"
+    if self.own!=self.file and not (self.own.exists() and self._lines(self.own)[0]==self.header):
+        atomic_write(self.own, lambda p: p.write_text(json.dumps(self.header)+'\n', encoding='utf-8'))
+    return self
+
+Journal._append,Journal._begin_own = _append,_begin_own
 
 # %% ../nbs/00_files.ipynb #d57ab646
 def _name(journal, path): return path.relative_to(journal.folder).as_posix()
 
 def _is_ours(journal, path):
-    "Is the file at `path` the one that a job wrote there?"
-    _,result = journal.made.get(_name(journal, path), (None,None))
-    return result is not None and digest(path)==result
+    "Is the file at `path` one that a job wrote there?"
+    results = {o for _,o in journal.made.get(_name(journal, path), ())}
+    return bool(results) and digest(path) in results
 
 def is_done(
     journal:Journal,
@@ -323,8 +482,8 @@ def is_done(
     key:str, # The digest of what goes in
 )->bool:
     "Was the file that is at `path` made of the same?"
-    was,_ = journal.made.get(_name(journal, path), (None,None))
-    return was==key and path.exists() and _is_ours(journal, path)
+    results = {o for was,o in journal.made.get(_name(journal, path), ()) if was==key}
+    return bool(results) and path.exists() and digest(path) in results
 
 def write_result(
     journal:Journal,
@@ -337,7 +496,7 @@ def write_result(
         write(part)
         result = digest(part)
         journal._append(file=_name(journal, path), **{'from':key}, result=result)
-        journal.made[_name(journal, path)] = key,result
+        journal.made.setdefault(_name(journal, path), set()).add((key, result))
     atomic_write(path, noted)
 
 # %% ../nbs/00_files.ipynb #9f07852d
@@ -346,27 +505,34 @@ def _foreign(folder, journal):
     found = list_files(folder).files if folder.exists() else []
     return next((f for f in found if _name(journal, f) not in journal.made), None)
 
+def _check_claim(journal, now, remedy):
+    if journal.header and journal.header!=now:
+        was = journal.header
+        raise ValueError(f"{shown(journal.folder)} was made by {was['job']}, {was['settings']}, not by {now['job']}, {now['settings']}; {remedy}")
+    if not journal.header and _foreign(journal.folder, journal):
+        journal._read() # another process may have begun meanwhile
+    if not journal.header and (alien := _foreign(journal.folder, journal)):
+        raise ValueError(f'{shown(journal.folder)} holds files that this job did not make, {shown(alien)} for one; {remedy}')
+
 def claim(
     folder:str|Path, # Where results go
     job:str, # What the job is called
     settings, # What all its results have in common; anything JSON can hold
     overwrite:bool=False, # Take the folder, whoever's it is?
+    part:Part=Part(), # Which of the processes that fill it this is
 )->Journal:
     "The journal of a folder that is this job's, new or as it was left; an error if it is somebody else's"
-    journal,now = Journal(folder),dict(job=job, settings=json.loads(json.dumps(settings)))
+    journal,now = Journal(folder, part),dict(job=job, settings=json.loads(json.dumps(settings)))
     remedy = 'give another folder, or overwrite it'
-    if journal.header and journal.header!=now and not overwrite:
-        was = journal.header
-        raise ValueError(f"{shown(folder)} was made by {was['job']}, {was['settings']}, not by {job}, {settings}; {remedy}")
-    if not journal.header and not overwrite and (alien := _foreign(Path(folder), journal)):
-        raise ValueError(f'{shown(folder)} holds files that this job did not make, {shown(alien)} for one; {remedy}')
-    if journal.header==now:
-        remove_leftovers(folder)
-        return journal
-    write = lambda p: p.write_text(json.dumps(now)+'\n', encoding='utf-8')
+    if not overwrite:
+        _check_claim(journal, now, remedy)
     remove_leftovers(folder)
-    atomic_write(journal.file, write, new=journal.header is None) # of two runs that begin at once, one claims it
-    return Journal(folder)
+    if journal.header!=now:
+        write = lambda p: p.write_text(json.dumps(now)+'\n', encoding='utf-8')
+        atomic_write(journal.file, write, new=journal.header is None) # of two runs that begin at once, one claims it
+        journal = Journal(folder, part)
+        _check_claim(journal, now, remedy)
+    return journal._begin_own()
 
 # %% ../nbs/00_files.ipynb #61d9dbf3
 @dataclass
@@ -376,6 +542,7 @@ class FolderReport:
     dst:Path|None = None                    # Where the results are
     rows:list = field(default_factory=list) # A dict per image: photo, status, note, and what the job has to say
     left_out:L = field(default_factory=L)   # (path, reason)
+    part:Part = Part()                      # Whose report it is; once all have told, it is of all
     def _targets(self, status): return L(o['target'] for o in self.rows if o['status']==status)
     @property
     def written(self): return self._targets('written')
@@ -397,7 +564,10 @@ def _told(left_out, root, n=5):
     return lines
 
 def _report_repr(self):
-    head = f'{len(self.written)} written, {len(self.skipped)} skipped, {len(self.failed)} failed'
+    if self.part.together and self.part.rank: # the first one tells
+        return f'{self.part} is done'
+    whose = '' if self.part.together else f'{self.part}: '
+    head = f'{whose}{len(self.written)} written, {len(self.skipped)} skipped, {len(self.failed)} failed'
     return '\n'.join([head, *[f"  {o['photo']}: {o['note']}" for o in self.rows if o['note']], *_told(self.left_out, self.src)])
 
 FolderReport.__repr__ = _report_repr
@@ -478,35 +648,61 @@ def folder_job(
     progress:bool=False, # Show a bar with the time left?
     table:str|Path|None=None, # Write the report here, as CSV
 )->FolderReport:
-    "A result for every image; done means the same bytes and the same settings went in"
+    "A result for every image; done means the same bytes and the same settings went in. Of several processes, each makes its share"
     src,dst = Path(src),Path(dst)
     check_folders(src, dst)
     found = list_images(src, leave_out=[dst]) if files is None else Listing(src, L(files))
     if not found.files:
         raise ValueError(f'{shown(src)}: no images in it')
-    journal = claim(dst, job, settings, overwrite)
-    report = FolderReport(src, dst, left_out=found.left_out)
+    part = part_of_run()
+    journal = claim(dst, job, settings, overwrite, part)
+    report = FolderReport(src, dst, left_out=found.left_out, part=part)
     _run(report, found, make, target, journal, key, overwrite, workers, progress, table)
     return report
 
 # %% ../nbs/00_files.ipynb #44875e97
+def _row(report, f, to, **what):
+    return dict(dict(photo=shown(f.relative_to(report.src)), status='', note='', source=f, target=to), **what)
+
 def _run(report, found, make, target, journal, key, overwrite, workers, progress, table):
     targets = {f:report.dst/target(f.relative_to(report.src)) for f in found.files}
-    clash = _clashing(targets)
+    clash,mine = _clashing(targets),report.part.of(found.files)
+    company = _Company(report.dst, report.part)
     def one(f):
         if f in clash:
             other = shown(clash[f].relative_to(report.src))
             return dict(status='failed', note=f'{other} would become the same file, {shown(targets[f].relative_to(report.dst))}; rename one')
         return attempt(lambda: _make_one(f, targets[f], make, journal, key, overwrite), f)
-    row = lambda f,**o: dict(dict(photo=shown(f.relative_to(report.src)), status='', note='', source=f, target=targets.get(f)), **o)
     try:
-        for f,res in zip(found.files, run_each(found.files, one, workers, progress)):
-            report.rows.append(row(f, **res))
-        report.rows += [row(f, status='failed', note=why) for f,why in found.failed]
+        for f,res in zip(mine, run_each(mine, one, workers, progress and not report.part.rank)):
+            report.rows.append(_row(report, f, targets[f], **res))
+            company.greet()
+        if not report.part.rank:
+            report.rows += [_row(report, f, None, status='failed', note=why) for f,why in found.failed]
     finally: # a job that is stopped reports what it did
         _look_again(report.rows)
-        if table:
+        if table and report.part.world==1:
             write_table(journal, table, report.table())
+    if report.part.world>1:
+        _put_together(report, found, targets, company, journal, table)
+
+def _put_together(report, found, targets, company, journal, table):
+    "The rows of all parts in place of this one's, and one table of them"
+    at = lambda f: f.relative_to(report.src).as_posix()
+    mine = [[at(o['source']), {k:v for k,v in o.items() if k not in ('source','target')}] for o in report.rows]
+    parts,part = _all_rows(company, mine),report.part
+    if len(parts)<part.world:
+        return # the last one puts it together
+    lost = {r:f'{Part(r, part.world)} ended before it told; run it again' for r,o in parts.items() if o is None}
+    told = {k:o for rows in parts.values() for k,o in rows or ()}
+    for r,why in lost.items():
+        told |= {at(f):_row(report, f, None, status='failed', note=why) for f in Part(r, part.world).of(found.files)}
+    files = {at(f):f for f in [*found.files, *[f for f,_ in found.failed]]}
+    report.rows = [_row(report, f, targets.get(f), **{k:v for k,v in told[k].items() if k not in ('source','target')}) for k,f in files.items() if k in told]
+    if table and not (part.together and part.rank):
+        write_table(journal, table, report.table())
+    if not part.together:
+        report.part = Part() # it is of all now
 
 def _look_again(rows):
     "What was written and has been removed meanwhile is no result"

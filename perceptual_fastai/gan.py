@@ -31,7 +31,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from .checkpoint import Checkpoint
-from .files import FolderReport, atomic_write, by_stem, folder_job, list_images, shown
+from .files import FolderReport, atomic_write, by_stem, check_alone, check_whole, folder_job, list_images, part_of_run, shown
 from .images import eval_mode, first_tensor, from_batch, to_batch
 from .learner import enhance_learner, plain_log, restore
 from .photos import PhotoError, open_photo, photo_size, to_rgb
@@ -91,6 +91,7 @@ def render_folder(
     bs:int=16, # Images of one size that go through the model together, fewer of large ones
 )->FolderReport: # `written`, `skipped`, `failed`
     "Restore every image at the size of its clean partner; what is done already stays"
+    check_whole('rendering')
     spoiled,dst,good = Path(spoiled),Path(dst),by_stem(clean)
     def size(f):
         partner = good.get(f.relative_to(spoiled).with_suffix('').as_posix())
@@ -100,8 +101,9 @@ def render_folder(
     found = list_images(spoiled, leave_out=[dst])
     sizes = _by_size(found.files, size)
     to = lambda p: p.with_suffix('.png')
-    ahead = _Ahead(model, sizes, bs, lambda f: not (dst/to(f.relative_to(spoiled))).exists())
     made_by,files = state_digest(model.state_dict())[:16],[*sizes, *[f for f,_ in found.failed]]
+    mine = set(part_of_run().of(files))
+    ahead = _Ahead(model, sizes, bs, lambda f: f in mine and not (dst/to(f.relative_to(spoiled))).exists())
     make = lambda f,_: (partial(ahead(f).save, format='PNG'), {})
     report = folder_job(spoiled, dst, make, to, 'render', made_by, size, files=files, progress=progress)
     report.left_out,report.rows = found.left_out,sorted(report.rows, key=lambda o: o['source'])
@@ -283,6 +285,7 @@ def nogan(
     **kwargs, # Handed to `nogan_learner`
 )->pd.DataFrame: # One row per epoch of every stage; both networks are trained in place
     "Generator alone, its images, critic alone, duel, duel at a larger size"
+    check_alone('NoGAN') # whose turn it is would be each process's own affair
     work,p = Path(work),plan
     rows = _generator_stages(lambda: dls_at(spoiled, p.size, p.bs), generator, image_loss, work, p, seed, cbs, progress)
     for f,why in render_folder(generator, spoiled, clean, work/'rendered', progress).failed:

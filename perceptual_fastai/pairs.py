@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['WholeImage', 'ToSpoil', 'PairSide', 'PairCrop', 'PairPatch', 'OpenPhoto', 'SpoilAnew', 'SpoilCrop', 'PixelFile',
-           'keep_pixels', 'lesson7_augment', 'pair_dls', 'InTurn']
+           'keep_pixels', 'random_from', 'share_of', 'PairLoaders', 'own_device', 'lesson7_augment', 'pair_dls',
+           'InTurn']
 
 # %% ../nbs/04_pairs.ipynb #bb6281c8
-import json, os, random
-from functools import partial
+import json, os, random, sys
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from PIL import Image
 
 from fastai.data.all import DataBlock, DataLoaders, FuncSplitter, ItemTransform, RandomSplitter, TransformBlock
 from fastai.interpret import plot_top_losses
-from fastai.torch_core import TensorImage, default_device
+from fastai.torch_core import TensorImage, default_device, num_distrib, to_detach
 from fastai.vision.augment import RandTransform, aug_transforms
 from fastai.vision.core import IntToFloatTensor, PILImage
 from fastai.vision.data import get_grid
@@ -221,6 +223,108 @@ def keep_pixels(
     opener.kept = PixelFile(file, json.loads(said.read_text()))
     return opener.kept
 
+# %% ../nbs/04_pairs.ipynb #457f71a7
+class _Drawn(int):
+    "The index of an item that knows what its random numbers begin with"
+    def __new__(cls, i, seed):
+        self = super().__new__(cls, i)
+        self.seed = seed
+        return self
+
+@contextmanager
+def random_from(
+    seed, # What Python's random numbers begin with
+):
+    "Within, they begin anew; then they go on as they were"
+    was = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(was)
+
+def share_of(
+    idxs:list, # Of an epoch, in order
+    bs:int, # Batch size of one process
+    rank:int, # Which process, from 0
+    world:int, # Of how many
+    drop_last:bool=True, # Leave out what does not fill a batch of all? Else every process has part of it, and a few items come twice
+)->list:
+    "What one process has of them: its part of every batch of all"
+    n,total = len(idxs),bs*world
+    idxs = idxs[:n-n%total] if drop_last else idxs+(idxs*world)[:-n%world]
+    parts = []
+    for batch in chunked(idxs, total):
+        k = len(batch)//world
+        parts += batch[rank*k:(rank+1)*k]
+    return parts
+
+# %% ../nbs/04_pairs.ipynb #c4796be4
+class _Share:
+    "What one process has of a DataLoader's batches; of one that validates, all"
+    def _whole(self): return self.train is False
+    def __len__(self):
+        if self._whole():
+            return len(self.dl)
+        total = self.bs*self.world_size
+        return self.dl.n//total if self.drop_last else -(-self.dl.n//total)
+    def get_idxs(self):
+        idxs = list(self.dl.get_idxs())
+        if self._whole():
+            return idxs
+        epoch = self.dl.rng.getrandbits(64)
+        idxs = [_Drawn(o, f'{epoch}-{i}') for i,o in enumerate(idxs)]
+        return share_of(idxs, self.bs, self.rank, self.world_size, self.drop_last)
+    def create_batches(self, samps):
+        self.dl.it = iter(self.dl.dataset)
+        items = filter(lambda o: o is not None, map(self._item, samps))
+        yield from map(self.dl.do_batch, self.dl.chunkify(items))
+    def _item(self, i):
+        if not isinstance(i, _Drawn):
+            return self.dl.do_item(i)
+        with random_from(i.seed):
+            return self.dl.do_item(i)
+    def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather and not self._whole())
+    @property
+    def rng(self): return self.dl.rng
+
+@cache
+def _share_class(theirs):
+    "`_Share` as one of fastai's `DistributedDL`, whose module asks for accelerate"
+    def init(self, wrapper, train):
+        theirs.__init__(self, wrapper.dl, wrapper.rank, wrapper.world_size, wrapper.device)
+        self.train = train
+    return type('Share', (_Share, theirs), dict(__init__=init))
+
+def _check_share(dl, train):
+    if isinstance(dl.dl, InTurn):
+        raise ValueError('several factors train in one process; of several processes, each batch has one factor: give one')
+    if train and not len(dl):
+        raise ValueError(f'{dl.dl.n} training crops are fewer than one batch of bs={dl.bs} for each of {dl.world_size} processes; '
+                         'lower bs, or raise repeat to take several crops of each photo')
+
+def _shared(dls):
+    "fastai's wrappers replaced by ours, all with the random numbers of the first process"
+    theirs = getattr(sys.modules.get('fastai.distributed'), 'DistributedDL', ())
+    out,found = [],False
+    for i,o in enumerate(dls):
+        if isinstance(o, theirs) and not isinstance(o, _Share):
+            o,found = _share_class(theirs)(o, i==0),True
+            _check_share(o, i==0)
+        out.append(o)
+    if found and num_distrib()>1:
+        states = [[o.rng.getstate() for o in out]]
+        torch.distributed.broadcast_object_list(states, 0)
+        for o,s in zip(out, states[0]): o.rng.setstate(s)
+    return out
+
+class PairLoaders(DataLoaders):
+    "DataLoaders that fastai's `distrib_ctx` shares between processes so that they train as one"
+    @property
+    def loaders(self): return self.__dict__['loaders']
+    @loaders.setter
+    def loaders(self, dls): self.__dict__['loaders'] = _shared(list(dls))
+
 # %% ../nbs/04_pairs.ipynb #1c8320cd
 def _without_small(items, dims, size, zoom, small):
     "The pairs that the crop fits in, or all of them"
@@ -327,9 +431,16 @@ def _openers(clean, crappifier, anew, factor, cache, items):
         if opener: _keep(opener, files, cache)
     return bad or SpoilAnew(good, crappifier),good # the crop is spoiled later
 
+def own_device(
+)->torch.device: # fastai's default device otherwise
+    "The device of this process: of several on one machine, each has a GPU of its own"
+    if num_distrib()>1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+    return default_device()
+
 def _workers(device):
     "Processes that load: none where the processor trains, for it needs its cores; else up to eight"
-    kind = torch.device(device or default_device()).type
+    kind = torch.device(device).type
     return 0 if kind=='cpu' else min(8, defaults.cpus)
 
 # %% ../nbs/04_pairs.ipynb #48be0104
@@ -385,9 +496,11 @@ def pair_dls(
     if factor>1:
         _check_shrinks(items[0], opens, factor)
     crop = PairPatch(size, factor, flip) if factor>1 else PairCrop(size, zoom, flip)
+    device = own_device() if device is None else device
     n = _workers(device) if num_workers is None else num_workers
     item_tfms = [crop, SpoilCrop(anew)] if anew else crop
     dls = _block(opens, item_tfms, halves, augment).dataloaders(items, bs=bs, num_workers=n, device=device)
+    dls = PairLoaders(*dls.loaders, path=dls.path, device=dls.device)
     dls.c = 3
     return dls
 
@@ -436,7 +549,7 @@ def _several(factors, spoiled, crappifier, **kwargs):
     _check_several(factors, spoiled, crappifier)
     each = [pair_dls(spoiled and spoiled[f], crappifier=crappifier and crappifier(f), factor=f, **kwargs) for f in factors]
     train,valid = InTurn([o.train for o in each], shuffle=True),InTurn([o.valid for o in each])
-    dls = DataLoaders(train, valid, path=each[0].path, device=each[0].device)
+    dls = PairLoaders(train, valid, path=each[0].path, device=each[0].device)
     dls.c = 3
     return dls
 

@@ -7,7 +7,9 @@ __all__ = ['score_image', 'loss_of', 'before_after', 'plot_losses', 'demo', 'tra
 
 # %% ../nbs/17_train.ipynb #414cf7eb
 import json
+from contextlib import nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from fastai.callback.schedule import *
-from fastai.torch_core import set_seed
+from fastai.torch_core import num_distrib, rank_distrib, set_seed
 
 from .gan import nogan as run_nogan
 
@@ -27,7 +29,7 @@ from .crappify import Crappifier, modcrop, preset_crappifier
 from .critic import patch_critic
 from .datasets import folder_digest, prepare
 from .features import LossNetwork, archs
-from .files import atomic_write, check_folders, claim, list_files, list_images, shown
+from .files import atomic_write, check_alone, check_folders, claim, list_files, list_images, shown
 from .gan import NoganPlan
 from .image_files import enhance_image
 from .images import pixels, to_batch
@@ -162,7 +164,9 @@ def _loss(kind, network, batch):
     if kind!='features':
         return dict(l1=nn.L1Loss, mse=nn.MSELoss)[kind]()
     loss = FeatureLoss(network)
-    print('loss:', network, loss.auto_balance(*batch, feat=.1))
+    weights = loss.auto_balance(*batch, feat=.1)
+    if not rank_distrib():
+        print('loss:', network, weights)
     return loss
 
 def _check(bs, epochs, loss, lr=1e-3):
@@ -241,6 +245,7 @@ def demo(
     overwrite:bool=False, # Use OUT though it holds other files?
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Spoil photos, train a U-Net with FeatureLoss to restore them, and score it on photos held out"
+    check_alone('demo')
     out,side = Path(out),_side(side, size)
     if epochs<1:
         raise ValueError(f'--epochs {epochs}; 1 is the least')
@@ -303,15 +308,16 @@ def train(
     judge:str='efficientnet_lite1', # Scores; its ImageNet weights come along, and no training here uses it. Others are downloads
     size:int=96, # Side of the crops of clean photos, in pixels
     side:int=None, # Shorter side at which photos are worked on, in pixels; 192 if not given, or twice SIZE where that is more
-    bs:int=8, # Crops in a batch
+    bs:int=8, # Crops in a batch, that of all processes where a launcher starts several
     epochs:int=10, # Of 128 crops, or one of each photo where there are more; more than last time make a training longer
     lr:float=1e-3, # Highest learning rate of the cycle
     seed:int=42, # The same seed gives the same damage, split and start
     overwrite:bool=False, # Use OUT though it holds other files?
-)->pd.DataFrame: # A row per held-out photo, as in scores.csv
+)->pd.DataFrame: # A row per held-out photo, as in scores.csv; of several processes, the first has it
     "Train a generator on PHOTOS and write OUT/model.safetensors, for `enhance`"
     settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
     _check(bs, [epochs], loss, lr)
+    _check_processes(bs)
     out,side,(crappifier,factor) = Path(out),_side(side, size),preset_crappifier(preset, seed)
     model,network = _generator(arch, factor, pretrained, seed),_loss_network(weights, seed)
     judge = _judge(judge, network)
@@ -319,8 +325,12 @@ def train(
     dls = data.dls(size, bs, anew=_anew(preset, seed, size, side))
     set_seed(seed)
     learn = enhance_learner(dls, model, _loss(loss, network, dls.one_batch()), path=out, cbs=fast_cbs())
-    with plain_log(learn):
+    for o in dls.loaders: # after the loss has been balanced on a whole batch
+        o.bs = bs//max(1, num_distrib())
+    with plain_log(learn), _together(learn):
         _fit_cycles(learn, ends, lr, out, {k:v for k,v in settings.items() if k!='epochs'} | dict(photos=_which(photos, out)))
+    if rank_distrib():
+        return
     table = _finish(model, data, judge, out, {**settings, 'cycles':ends})
     plot_losses(learn, out/'losses.png')
     return table
@@ -332,12 +342,28 @@ def _begin(out, job, photos, settings, side, crappifier, factor, overwrite, long
     return prepare(photos, out, side, crappifier, factor),ends
 
 # %% ../nbs/17_train.ipynb #17e00001
+def _check_processes(bs):
+    "Can the processes of a launcher train as one?"
+    n = num_distrib()
+    if n>1 and bs%n:
+        raise ValueError(f'--bs {bs} cannot be shared by {n} processes; give a multiple of {n}')
+    if n>1 and find_spec('accelerate') is None:
+        raise ValueError('several processes train by way of accelerate; pip install accelerate')
+
+def _together(learn):
+    "One training of all the processes that a launcher started"
+    if num_distrib()<2:
+        return nullcontext()
+    import fastai.distributed # adds `distrib_ctx`
+    cpu = learn.dls.device.type=='cpu' # where the statistics of batches stay those of each process
+    return learn.distrib_ctx(sync_bn=not cpu, cpu=cpu)
+
 def _fit_cycles(learn, ends, lr, out, run):
     "A cycle of the learning rate up to each of `ends`, with a checkpoint of its own; what is done is not done again"
     rec,seen = learn.recorder,dict(losses=[], iters=[], values=[])
     for i,(start,end) in enumerate(zip([0, *ends], ends)):
         ck = Checkpoint(out/f"train{f'_{i+1}' if i else ''}.ck", run)
-        if i and ck.done<end-start:
+        if i and ck.done<end-start and not rank_distrib():
             print(f'{start} of {end} epochs are done; the others are a cycle of their own')
         learn.fit_one_cycle(end-start, lr, cbs=ck, start_epoch=ck.done)
         n = len(seen['losses'])
@@ -391,6 +417,7 @@ def nogan(
 )->pd.DataFrame: # A row per held-out photo, as in scores.csv
     "Train a generator on PHOTOS by NoGAN and write OUT/model.safetensors, for `enhance`"
     settings = {k:v for k,v in locals().items() if k not in ('out','overwrite','judge')}
+    check_alone('nogan')
     _check(bs, [epochs, critic_epochs, gan_epochs], loss)
     out,side,(crappifier,factor) = Path(out),_side(side, size, least=48),preset_crappifier(preset, seed)
     if factor>1:
