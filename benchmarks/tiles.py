@@ -6,7 +6,8 @@ Memory is what the process needs at its peak beyond what it held before, less th
 python benchmarks/tiles.py [--megapixels 1 4 12 48 108] [--tile N] [--whole 4]        prints a table; a reading belongs into benchmarks/results/
 
 With --files an image goes from file to file instead (`enhance_file`), and memory is all that the process holds at its peak: Python, PyTorch,
-the network at work, the image and its result.
+the network at work, the image and its result. Beside it stands what was held before the image, after a small one, and how much of that are pages
+of programs and libraries, which the system can drop and read again.
 
 python benchmarks/tiles.py --files .tif .png .jpg [--megapixels 12 48 108]
 """
@@ -58,29 +59,31 @@ def make(path, megapixels, alpha):
 
 
 def measure_file(src, tile):
-    "Bytes at the peak and before, seconds, megapixels per second; a first small image pays for what is loaded and measured once"
+    "Bytes at the peak, before, and before in pages of files, seconds; a first small image pays for what is loaded and measured once"
     import pyvips
     enhancer = Enhancer(generator(4, 1)).to(device)
     src,small = Path(src),Path(src).with_name('small.png')
     pyvips.Image.black(64, 64, bands=3).write_to_file(str(small))
     enhance_file(small, src.with_name('small_out.png'), enhancer)
-    base,took = status('VmRSS'),[]
+    base,mapped,took = status('VmRSS'),status('RssFile'),[]
     dst = src.with_name(f'out{src.suffix}')
     more = peak_memory(lambda: took.append(seconds(lambda: enhance_file(src, dst, enhancer, tile=tile, progress=False) and None)))
     a,b = pyvips.Image.new_from_file(str(src)),pyvips.Image.new_from_file(str(dst))
     assert (a.width,a.height,a.bands)==(b.width,b.height,b.bands)
-    return base+more,base,took[0]
+    return base+more,base,mapped,took[0]
 
 
 def file_table(suffixes, megapixels, tile, folder, alpha):
-    print('| file | megapixels | image and result, MiB | peak of the whole process, MiB | before, MiB | seconds |\n|---|---|---|---|---|---|')
+    print('| file | megapixels | image and result, MiB | peak of the whole process, MiB | for the image, MiB | before, MiB | of that, pages of files | seconds |')
+    print('|---|---|---|---|---|---|---|---|')
     for suffix in suffixes:
         for m in megapixels:
             with tempfile.TemporaryDirectory(dir=folder) as d:
                 src = Path(d)/f'in{suffix}'
                 in_own_process(__file__, '--make', src, '--megapixels', m, *['--alpha']*alpha)
-                peak,base,took = in_own_process(__file__, '--file', src, '--tile', tile, exact=False)
-            print(f'| {suffix} | {m:g} | {2*m*1e6*(3+alpha)/2**20:.0f} | {peak/2**20:.0f} | {base/2**20:.0f} | {took:.0f} |', flush=True)
+                peak,base,mapped,took = in_own_process(__file__, '--file', src, '--tile', tile, exact=False)
+            print(f'| {suffix} | {m:g} | {2*m*1e6*(3+alpha)/2**20:.0f} | {peak/2**20:.0f} | {(peak-base)/2**20:.0f} '
+                  f'| {base/2**20:.0f} | {mapped/2**20:.0f} | {took:.0f} |', flush=True)
 
 
 def child(megapixels, tile): return in_own_process(__file__, '--measure', megapixels, '--tile', tile, exact=False)

@@ -199,13 +199,13 @@ def enhance(
         raise ValueError(f'--quality {quality}; allowed are 1 to 100')
     name = Path(model).parent.name if Path(model).name=='model.safetensors' else Path(model).stem
     src,dst = _asked(photos, out, name)
-    from fastai.torch_core import default_device
+    _check_model(model)
     from perceptual_fastai.model_files import load_enhancer
     from perceptual_fastai.image_files import enhance_folder
     enhancer = load_enhancer(os.path.expanduser(model))
     if strength!=1:
         enhancer = enhancer.blend(strength)
-    enhancer.to(device or default_device())
+    enhancer.to(device)
     if fast:
         enhancer.fast()
     kwargs = dict(overwrite=overwrite, quality=quality, max_pixels=max_pixels, tile=tile, overlap=overlap)
@@ -399,9 +399,27 @@ def main(
         hint = f'; did you mean {near[0]}?' if near else ''
         return _complain(f'error: no command {argv[0]!r}{hint}\n{usage()}', 2)
     warnings.simplefilter('ignore', FutureWarning) # PyTorch's about itself, of no use to who runs a command
+    os.environ.setdefault('VIPS_BLOCK_UNTRUSTED', '1') # what libvips itself does not trust with strangers' files, and nothing here needs
     return _run(*argv)
 
 # %% ../nbs/18_cli.ipynb #95b865ce
+def _models():
+    "Names of the models that come along, for who has not loaded PyTorch"
+    from safetensors import safe_open
+    def about(f):
+        with safe_open(f, 'np') as o: return o.metadata() or {}
+    folder = Path(find_spec('perceptual_fastai').origin).parent/'weights'
+    return sorted(o.stem for o in folder.glob('*.safetensors') if about(o).get('format')=='perceptual_fastai.enhancer')
+
+def _check_model(model):
+    "Refuse a model that is not there, before what takes its time to import"
+    path = Path(os.path.expanduser(model))
+    if path.is_file() or (path/'model.safetensors').is_file() or model in (names := _models()):
+        return
+    near = get_close_matches(model, names, 1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    raise ValueError(f'{shown(model)}: no such model file; models that come with the library: {", ".join(names)}{hint}')
+
 def _check_there(given):
     "Refuse folders that are not there, before what takes its time to import"
     for k in ('photos','src','restored','clean','data'):

@@ -22,7 +22,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor, nn
 
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
 
 from .decode import image_kind
 from .images import denormalise, eval_mode, first_tensor, has_bf16, normalise, stats_of, upsample
@@ -241,14 +240,21 @@ def plan_tiles(
     return tile,overlap,foot.field is not None and overlap>=2*foot.field
 
 # %% ../nbs/12_enhance.ipynb #187b1f04
+def _best_device():
+    "A GPU if there is one"
+    if torch.cuda.is_available():
+        return torch.device('cuda')
+    return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+
 @patch(as_prop=True)
 def device(self:Enhancer): return first_tensor(self.model).device
 
 @patch
 def to(self:Enhancer,
-    device, # For instance 'cuda'
+    device=None, # For instance 'cuda'; a GPU if there is one if None
 )->Enhancer: # Itself
     "Move the generator"
+    device = device or _best_device()
     try:
         torch.empty(1, device=device) # a model without weights would not tell
         self.model.to(device)
@@ -341,13 +347,17 @@ def _grid(a, enhancer, tile, overlap, exact):
     return [_cuts(n, t, overlap, foot.stride, exact) for n,t in zip(sides, tiles)]
 
 # %% ../nbs/12_enhance.ipynb #961dedbc
+def _with_bar(todo):
+    from fastprogress.fastprogress import progress_bar # here, for it loads a web framework
+    return progress_bar(todo, leave=False)
+
 def _tiled(a, enhancer, tile, overlap, exact, progress):
     "(first row, rows) of the result, from top to bottom; rows that two rows of tiles share wait for the second"
     f,(height,width) = enhancer.factor,a.shape[:2]
     (th,ys,sy,by),(tw,xs,sx,bx) = _grid(a, enhancer, tile, overlap, exact)
     todo = [(i,j) for i in range(len(ys)) for j in range(len(xs))]
     bar = progress is True and len(todo)>20
-    for n,(i,j) in enumerate(progress_bar(todo, leave=False) if bar else todo):
+    for n,(i,j) in enumerate(_with_bar(todo) if bar else todo):
         if callable(progress):
             progress(n, len(todo))
         if j==0:

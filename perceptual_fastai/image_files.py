@@ -6,16 +6,15 @@
 __all__ = ['WRITES', 'enhance_data', 'enhance_image', 'image_writer', 'save_image', 'enhance_file', 'enhance_folder']
 
 # %% ../nbs/12b_image_files.ipynb #75b7ac40
-import io, math, mmap, shutil, struct, tempfile, time, warnings, weakref, zlib
+import io, math, mmap, shutil, struct, tempfile, time, warnings, weakref
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, getchunks, putchunk
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from .decode import Damaged, ImageData, image_data, image_kind, png_chunks, scan_image, to_pillow
 from .enhance import Enhancer, enhance_rows, jpeg_quality, plan_tiles
@@ -55,6 +54,7 @@ def _to_disk(a, enhancer, part, row, refine, **kwargs):
 # %% ../nbs/12b_image_files.ipynb #5ba12045
 def _sure(alpha, factor):
     "Rows of an enlarged alpha made exactly opaque or clear where `alpha` is so all around"
+    from scipy.ndimage import maximum_filter, minimum_filter # here, for few images have an edge of alpha
     top = np.iinfo(alpha.dtype).max
     def refine(y, rows):
         a,b = y//factor,math.ceil((y+len(rows))/factor)
@@ -142,25 +142,20 @@ def _options(kind, info, quality):
         opts['pnginfo'] = _texts(info)
     return opts
 
-def _one_pixel(kind, pic):
-    "A file of one pixel with all the notes, open for reading"
-    mode = ('L' if pic.pixels.ndim==2 else 'RGB')+('' if pic.alpha is None else 'A')
-    file = io.BytesIO()
-    Image.new(mode, (1,1)).save(file, kind, **_options(kind, pic.info, 95))
-    file.seek(0)
-    return file
+def _one_pixel(pic):
+    "An image that notes can be written with"
+    return Image.new(('L' if pic.pixels.ndim==2 else 'RGB')+('' if pic.alpha is None else 'A'), (1,1))
 
 # %% ../nbs/12b_image_files.ipynb #449556c1
-def _put_png(out, body, notes):
-    "A PNG with the chunks of another that are about neither size nor pixels"
+def _put_png(out, body, pic):
+    "A PNG with Pillow's chunks that are about neither size nor pixels"
     body.seek(0)
     out.write(body.read(33)) # up to where the size is told
-    for kind,data in png_chunks(notes):
+    for kind,data,_ in getchunks(_one_pixel(pic), **_options('PNG', pic.info, 95)):
         if kind not in (b'IHDR', b'IDAT', b'IEND'):
-            out.write(struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data)))
-    while (head := body.read(8))[4:]!=b'IDAT':
-        body.seek(struct.unpack('>I', head[:4])[0]+4, 1)
-    out.write(head)
+            putchunk(out, kind, data)
+    next(kind for kind,_ in png_chunks(body) if kind==b'IDAT')
+    body.seek(-8, 1) # what of it is read already
     shutil.copyfileobj(body, out, 2**20)
 
 def _pictures_begin(file):
@@ -170,10 +165,11 @@ def _pictures_begin(file):
         file.seek(struct.unpack('>H', head[2:])[0]-2, 1)
     return file.tell()-4
 
-def _put_jpeg(out, body, notes):
-    "A JPEG with the notes of another"
-    end = _pictures_begin(notes)
-    out.write(notes.getvalue()[:end])
+def _put_jpeg(out, body, pic):
+    "A JPEG that begins as Pillow's"
+    notes = io.BytesIO()
+    _one_pixel(pic).save(notes, 'JPEG', **_options('JPEG', pic.info, 95))
+    out.write(notes.getvalue()[:_pictures_begin(notes)])
     body.seek(_pictures_begin(body))
     shutil.copyfileobj(body, out, 2**20)
 
@@ -190,7 +186,7 @@ def _tags_of(info):
         yield from ((282,info['dpi'][0]), (283,info['dpi'][1]), (296,2))
     yield from ((k,info[o]) for k,o in ((700,'xmp'), (34675,'icc_profile')) if o in info)
 
-def _put_tiff(out, body, info):
+def _put_tiff(out, body, pic):
     "A TIFF with notes in its list; Pillow writes that first, and counts from its end to the pixels"
     body.seek(0)
     was,now = ImageFileDirectory_v2(body.read(8)),ImageFileDirectory_v2(b'II*\0\0\0\0\0')
@@ -200,7 +196,7 @@ def _put_tiff(out, body, info):
     for k in set(was)-{282,283,296}: # a resolution that libvips made up
         now.tagtype[k] = was.tagtype[k]
         now[k] = was[k] if k!=273 else tuple(o-first for o in was[k])
-    for k,v in _tags_of(info):
+    for k,v in _tags_of(pic.info):
         now[k] = v
     now.save(out)
     body.seek(first)
@@ -245,20 +241,29 @@ def _forgetful():
 def _write(path, kind, pic, quality):
     "JPEG, PNG or TIFF"
     import pyvips
-    told = dict(PNG={}, JPEG=dict(Q=quality, subsample_mode='off'), TIFF=dict(compression='deflate', predictor='horizontal'))
-    big = dict(bigtiff=True) if kind=='TIFF' and _is_big(pic) else {}
+    told = dict(PNG={}, JPEG=dict(Q=quality, subsample_mode='off'), TIFF=_deflate)
     with open(path, 'w+b') as out, tempfile.TemporaryFile(dir=path.parent) as body, _forgetful():
         save = getattr(_for_vips(pic), f'{kind.lower()}save_target')
-        save(pyvips.Target.new_to_descriptor((out if big else body).fileno()), keep='none', **told[kind], **big)
-        if kind=='TIFF' and not big:
-            _put_tiff(out, body, pic.info)
-        elif not big:
-            dict(PNG=_put_png, JPEG=_put_jpeg)[kind](out, body, _one_pixel(kind, pic))
+        save(pyvips.Target.new_to_descriptor(body.fileno()), keep='none', **told[kind])
+        dict(PNG=_put_png, JPEG=_put_jpeg, TIFF=_put_tiff)[kind](out, body, pic)
 
 # %% ../nbs/12b_image_files.ipynb #9445b240
+_deflate = dict(compression='deflate', predictor='horizontal')
+
 def _is_big(pic):
     "Does a TIFF of it need numbers of 64 bits?"
     return (math.prod(pic.pixels.shape)+(0 if pic.alpha is None else math.prod(pic.alpha.shape)))*pic.pixels.dtype.itemsize>3.9e9
+
+def _write_big(path, pic):
+    "A TIFF of more than 4 GB, with what libvips keeps"
+    import pyvips
+    v = _for_vips(pic)
+    for k,o in (('icc-profile-data','icc_profile'), ('xmp-data','xmp')):
+        if o in pic.info:
+            v.set_type(pyvips.GValue.blob_type, k, pic.info[o])
+    x,y = pic.info.get('dpi', (25.4,25.4))
+    with open(path, 'wb') as out, _forgetful():
+        v.copy(xres=x/25.4, yres=y/25.4).tiffsave_target(pyvips.Target.new_to_descriptor(out.fileno()), bigtiff=True, **_deflate)
 
 # %% ../nbs/12b_image_files.ipynb #51df5f2a
 _sides = dict(JPEG=65500, WEBP=16383) # what these formats can count to
@@ -293,8 +298,10 @@ def image_writer(
     kind = _check_format(pic, path)
     big = kind=='TIFF' and _is_big(pic)
     for k in pic.info:
-        if k not in _keeps[kind] or big:
+        if k not in _keeps[kind] or big and k=='exif':
             warnings.warn(f'{_names.get(k, k)} not kept in {"TIFF of more than 4 GB" if big else kind}')
+    if big:
+        return lambda p: _write_big(p, pic)
     if kind in ('JPEG','PNG','TIFF'):
         return lambda p: _write(Path(p), kind, pic, quality)
     im = to_pillow(ImageData(pic.pixels, pic.alpha))

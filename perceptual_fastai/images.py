@@ -18,8 +18,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from fastai.vision.core import Normalize, imagenet_stats
-
 from .photos import open_photo, to_rgb
 
 # %% ../nbs/03_images.ipynb #5f4db379
@@ -40,11 +38,13 @@ def pixels(
     return torch.from_numpy(np.array(im)).permute(2,0,1)[None].float()/255
 
 # %% ../nbs/03_images.ipynb #af66d27a
+_imagenet = [.485,.456,.406],[.229,.224,.225] # fastai's imagenet_stats
+
 def _mean_std(x, stats): return [x.new_tensor(o)[:,None,None] for o in stats]
 
 def normalise(
     x:Tensor, # Images, (N,C,H,W), in [0, 1]
-    stats=imagenet_stats, # Mean and deviation per channel; None changes nothing
+    stats=_imagenet, # Mean and deviation per channel; None changes nothing
 )->Tensor: # Around 0, for networks
     "Take the mean off, divide by the deviation"
     if stats is None:
@@ -55,7 +55,7 @@ def normalise(
 # %% ../nbs/03_images.ipynb #d7b8204c
 def denormalise(
     x:Tensor, # Images, (N,C,H,W), normalised
-    stats=imagenet_stats, # Mean and deviation per channel; None if there was none
+    stats=_imagenet, # Mean and deviation per channel; None if there was none
     clamp:bool=True, # Cut off what no file can hold?
 )->Tensor: # In [0, 1]
     "The way back from `normalise`"
@@ -68,14 +68,14 @@ def denormalise(
 # %% ../nbs/03_images.ipynb #08570ad5
 def to_batch(
     image, # A file, a Pillow image, or a tensor in [0, 1]
-    stats=imagenet_stats, # Mean and deviation per channel
+    stats=_imagenet, # Mean and deviation per channel
 )->Tensor: # (1,3,H,W), normalised
     "An image as a batch of one, for a network"
     return normalise(pixels(image), stats)
 
 def from_batch(
     x:Tensor, # (N,3,H,W), normalised
-    stats=imagenet_stats, # Mean and deviation per channel
+    stats=_imagenet, # Mean and deviation per channel
 )->Image.Image: # Mode RGB
     "The first image of a batch, rounded to eight bits"
     return Image.fromarray((denormalise(x, stats)[0]*255).round().byte().permute(1,2,0).cpu().numpy())
@@ -86,7 +86,7 @@ def stats_of(
 )->list|None: # [means, deviations], or None
     "Mean and deviation per channel, checked"
     if normalisation=='imagenet':
-        return [list(o) for o in imagenet_stats]
+        return [list(o) for o in _imagenet]
     if normalisation is None:
         return None
     try:
@@ -102,11 +102,12 @@ def deviation(
     x:Tensor, # Tells precision and device
 )->Tensor: # (3,1,1)
     "What differences are divided by when an image is normalised"
-    return _mean_std(x, imagenet_stats)[1]
+    return _mean_std(x, _imagenet)[1]
 
 # %% ../nbs/03_images.ipynb #f51e5835
 def normalise_batches(): # For `batch_tfms`
     "fastai's transform for what `normalise` does, which `show_batch` and `decode` take back"
+    from fastai.vision.core import Normalize, imagenet_stats # here, for it takes seconds, and who enhances needs none of it
     return Normalize.from_stats(*imagenet_stats)
 
 # %% ../nbs/03_images.ipynb #ff812109

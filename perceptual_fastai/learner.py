@@ -189,10 +189,10 @@ class BFloat16(Callback):
 
 # %% ../nbs/11_learner.ipynb #452f0df5
 def fast_cbs(
-    device:torch.device|None=None, # fastai's default device if None
+    device:torch.device|str|None=None, # For instance 'cuda'; fastai's default device if None
 )->list[Callback]: # For `cbs=`
     "channels_last with bfloat16 where that is built in, with float16 and a scaler on an older GPU, none of it elsewhere"
-    device = device or default_device()
+    device = torch.device(device or default_device())
     if has_bf16(device):
         return [ChannelsLast(), BFloat16()]
     return [ChannelsLast(), MixedPrecision()] if device.type=='cuda' else []

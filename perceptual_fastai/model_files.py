@@ -16,23 +16,27 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
 from torch import nn
-from torch.onnx import symbolic_helper
 from torch.overrides import TorchFunctionMode
-
-from fastai.layers import NormType
 
 from .enhance import Enhancer, Footprint, measure_footprint, work_of
 from .files import atomic_write, shown
 from .images import eval_mode, first_tensor, stats_of
 from .sr import EDSR, MDSR, OnLuma, SRCNN, TransformNet
-from .unet import Unet, unet
 from .weights import bundled, state_digest
 
 # %% ../nbs/12a_model_files.ipynb #3bb0c76d
 class EnhancerError(ValueError):
     "A model file that is refused; the message names the file and the reason"
 
-_library = dict(unet=unet, **{o.__name__:o for o in (TransformNet, SRCNN, EDSR, MDSR, OnLuma)}) # ours, by the name in a file
+def _unet(**args):
+    "The file brings the weights; the size is one to lay out with, and not for a file to say"
+    from fastai.layers import NormType # here, for fastai takes seconds, and few files hold a U-Net
+    from perceptual_fastai.unet import unet
+    if args.get('norm_type'):
+        args['norm_type'] = NormType[args['norm_type']]
+    return unet(**{**args, 'weights':None, 'size':(128,128)})
+
+_library = dict(unet=_unet, **{o.__name__:o for o in (TransformNet, SRCNN, EDSR, MDSR, OnLuma)}) # ours, by the name in a file
 _registered = {}
 
 # %% ../nbs/12a_model_files.ipynb #51d85078
@@ -61,16 +65,11 @@ def _build(arch, args):
                          'Others are made known by register_generator')
     if arch=='OnLuma':
         return OnLuma(_build(args['arch'], args['args']))
-    return _library[arch](**args) if arch!='unet' else _build_unet(args)
-
-def _build_unet(args):
-    "The file brings the weights; the size is one to lay out with, and not for a file to say"
-    if args.get('norm_type'):
-        args = {**args, 'norm_type':NormType[args['norm_type']]}
-    return unet(**{**args, 'weights':None, 'size':(128,128)})
+    return _library[arch](**args)
 
 # %% ../nbs/12a_model_files.ipynb #789bb943
 def _arch_of(model):
+    from perceptual_fastai.unet import Unet
     own = next((k for k,v in _registered.items() if v is type(model)), None)
     return own or ('unet' if isinstance(model, Unet) else type(model).__name__)
 
@@ -100,8 +99,14 @@ class _Patience(TorchFunctionMode):
 
 def _shapes(tensors): return {k:tuple(v.shape) for k,v in tensors.items()}
 
+def _import_for(arch, args):
+    "What is imported under a mode of PyTorch's would be made under it"
+    if 'unet' in (arch, args.get('arch')):
+        import perceptual_fastai.unet
+
 def _laid_out(arch, args, patience):
     "The generator without its weights, which have shapes alone"
+    _import_for(arch, args)
     grad = torch.set_grad_enabled(torch.is_grad_enabled()) # patience may end inside a no_grad
     with grad, _Patience(patience), torch.device('meta'):
         return _build(arch, args).eval()
@@ -328,6 +333,8 @@ def _weigh(e, light, most=2**30):
     return e
 
 # %% ../nbs/12a_model_files.ipynb #cb9ef61a
+def _comes_along(path): return bundled('critic.safetensors').parent.resolve() in path.resolve().parents
+
 def _opened(path):
     "The enhancer of a file"
     text,tensors = _read(path)
@@ -340,7 +347,7 @@ def _opened(path):
         raise ValueError(f'a generator of {channels} channels; allowed are 1 and 3')
     e = Enhancer.__new__(Enhancer) # it brings its footprint
     e.__dict__.update(model=model, channels=channels, **known)
-    return _weigh(e, light)
+    return e if _comes_along(path) else _weigh(e, light)
 
 def load_enhancer(
     path_or_name:str|Path, # A file of `save_enhancer`, a folder with a model.safetensors, or a name of `bundled_enhancers()`
@@ -406,6 +413,7 @@ def from_hub(
 # %% ../nbs/12a_model_files.ipynb #af6aeb7e
 def _bicubic(g, x, size, align_corners, scales, *_):
     "Enlarging by Pillow's bicubic as ONNX writes it: a = -0.5, and at the border the weights of what is there"
+    from torch.onnx import symbolic_helper
     f = symbolic_helper._maybe_get_const(scales, 'fs')
     none = g.op('Constant', value_t=torch.tensor([], dtype=torch.float32))
     by = g.op('Constant', value_t=torch.tensor([1.,1.,*f]))

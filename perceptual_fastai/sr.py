@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from skimage.exposure import match_histograms
 from torch import nn
 
 from fastcore.basics import patch
@@ -197,6 +196,7 @@ def match_histogram(
     like:Image.Image, # Has the histogram; any size
 )->Image.Image: # Mode RGB
     "`im` with the histogram of `like` in each channel, as Johnson et al. finish their outputs"
+    from skimage.exposure import match_histograms # here, for it takes a second
     a,b = [np.asarray(to_rgb(o)) for o in (im, like)]
     return Image.fromarray(match_histograms(a, b, channel_axis=-1).round().astype(np.uint8))
 

@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 
 from .images import seeded
@@ -24,19 +23,24 @@ class WeightsUnavailable(RuntimeError):
     "Trained weights could not be had; the message names the file, the cache folder and the alternatives"
 
 # %% ../nbs/06_weights.ipynb #3e6ad4df
+def _zoo():
+    import torchvision # here, for it takes seconds, and the models that come along need none of it
+    return torchvision.models
+
 def torchvision_model(
     arch:str, # A name that `torchvision.models.get_model` knows
     weights:str|Path|None='imagenet', # 'imagenet' (torchvision's download and cache), a file, or None for random numbers
     seed:int=0, # For weights=None; the global random state is left alone
 )->nn.Module:
     "A torchvision model with trained weights, weights of a file, or, asked for by `None`, random ones"
-    if arch not in (have := torchvision.models.list_models(torchvision.models)):
+    models = _zoo()
+    if arch not in (have := models.list_models(models)):
         raise ValueError(f'torchvision has no model {arch!r}; torchvision.models.list_models() tells which it has, '
                          f'near are {get_close_matches(arch, have, 3)}')
     if weights=='imagenet':
         return _imagenet_model(arch)
     with seeded(seed):
-        model = torchvision.models.get_model(arch, weights=None)
+        model = models.get_model(arch, weights=None)
     return model if weights is None else load_weights(model, weights)
 
 # %% ../nbs/06_weights.ipynb #ec1b3cdd
@@ -114,14 +118,14 @@ def is_cached(
     arch:str, # As torchvision calls it
 )->bool:
     "Do torchvision's ImageNet weights of `arch` lie in its cache already?"
-    file,cache = _cached(torchvision.models.get_model_weights(arch).IMAGENET1K_V1)
+    file,cache = _cached(_zoo().get_model_weights(arch).IMAGENET1K_V1)
     return os.path.isfile(os.path.join(cache, file))
 
 def _imagenet_model(arch):
-    w = torchvision.models.get_model_weights(arch).IMAGENET1K_V1
+    w = _zoo().get_model_weights(arch).IMAGENET1K_V1
     file,cache = _cached(w)
     try:
-        return torchvision.models.get_model(arch, weights=w)
+        return _zoo().get_model(arch, weights=w)
     except (OSError, RuntimeError) as e:
         raise WeightsUnavailable(f'ImageNet weights of {arch}: {file} is not in {cache} and could not be downloaded ({e}). '
                                  f"Put the file there, or give weights='path/to/{file}', or weights=None for a network of "
@@ -163,7 +167,7 @@ def timm_name(
     arch:str, # 'timm/resnet18', or 'convnext_atto', which torchvision does not have; a tag may follow: 'resnet18.tv_in1k'
 )->str|None: # As timm calls it; None for torchvision's names and nobody's
     "Is a network of timm meant, and which?"
-    if arch in torchvision.models.list_models(torchvision.models):
+    if arch in _zoo().list_models(_zoo()):
         return None
     import timm # here, for it takes a second
     name = arch.removeprefix('timm/')

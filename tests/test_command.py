@@ -70,6 +70,26 @@ def test_enhance_one_photo_as_a_module(model, tmp_path):
     with Image.open(tmp_path/'cat_x2.jpg') as o: assert o.size==(120,80)
 
 
+def loaded(argv, names, cwd):
+    "Exit status of a command, and which of the modules it loaded"
+    job = f"import sys; from perceptual_fastai.cli import main; s = main({argv!r}); print(s, [o for o in {names!r} if o in sys.modules])"
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', job], capture_output=True, text=True, cwd=cwd, timeout=400)
+    assert r.returncode==0, r.stderr
+    return r.stdout.strip().splitlines()[-1]
+
+
+def test_a_model_that_comes_along_needs_neither_fastai_nor_torchvision(tmp_path):
+    heavy = ['fastai', 'torchvision', 'timm', 'sklearn', 'skimage', 'scipy', 'pandas', 'matplotlib', 'torch._dynamo', 'sympy']
+    Image.new('RGB', (60,40), 'teal').save(tmp_path/'cat.jpg')
+    assert loaded(['enhance', 'cat.jpg', '--device', 'cpu'], heavy, tmp_path)=='0 []'
+
+
+def test_mistakes_do_not_wait_for_torch(tmp_path):
+    Image.new('RGB', (60,40), 'teal').save(tmp_path/'cat.jpg')
+    for argv in (['enhance', 'cat.jpg', '--model', 'restroe'], ['enhance', 'dog.jpg'], ['train', 'gone', 'there']):
+        assert loaded(argv, ['torch'], tmp_path)=='1 []'
+
+
 def test_help_of_enhance():
     r = run('enhance', '--help')
     assert r.returncode==0
