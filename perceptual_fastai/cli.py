@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastcore.docments import docments
 
-from .files import attempt, shown
+from .files import attempt, part_of_run, shown
 
 # %% ../nbs/18_cli.ipynb #bbc02b7f
 def _own_words(text, func):
@@ -27,11 +27,13 @@ def _own_words(text, func):
             text = re.sub(rf"\b{k}=(?=[-.\d])", f"--{k.replace('_','-')} ", text)
     return text.replace('or overwrite it', 'or give --overwrite')
 
-def _finish(report, func):
-    "Print a report; the exit status"
+def _finish(report, func, dst):
+    "Print a report, and where the results are; the exit status"
     for o in report.rows:
         o['note'] = _own_words(o['note'], func)
     print(report)
+    if (part := part_of_run()).rank==0 or not part.together: # of processes that work together one tells
+        print(f'results: {shown(dst)}')
     return int(bool(report.failed))
 
 # %% ../nbs/18_cli.ipynb #eb40ba6e
@@ -47,9 +49,7 @@ def crappify(
     from perceptual_fastai.crappify import crappify_folder, preset_crappifier
     crappifier,_ = preset_crappifier(preset, seed)
     report = crappify_folder(src, dst, crappifier, workers, sys.stdout.isatty(), overwrite)
-    status = _finish(report, crappify)
-    print(f'results: {shown(dst)}')
-    return status
+    return _finish(report, crappify, dst)
 
 # %% ../nbs/18_cli.ipynb #33cb2248
 def _eyes(judge, perceptual):
@@ -212,9 +212,7 @@ def enhance(
     bar = sys.stdout.isatty() # its leftovers are no use in a file
     if isinstance(dst, list):
         return int(_enhance_photos(src, dst, enhancer, progress=bar, **kwargs)>0)
-    status = _finish(enhance_folder(src, dst, enhancer, csv=csv, progress=bar, **kwargs), enhance)
-    print(f'results: {shown(dst)}')
-    return status
+    return _finish(enhance_folder(src, dst, enhancer, csv=csv, progress=bar, **kwargs), enhance, dst)
 
 # %% ../nbs/18_cli.ipynb #17c11001
 def nima(
@@ -285,9 +283,7 @@ def stylize_photos(
     paint,settings = _painter(style, optimise, steps, side, network, strength, keep_colour)
     if isinstance(dst, list):
         return int(_paint_photos(src, dst, paint, overwrite)>0)
-    status = _finish(paint_folder(src, dst, paint, overwrite, **settings), stylize_photos)
-    print(f'results: {shown(dst)}')
-    return status
+    return _finish(paint_folder(src, dst, paint, overwrite, **settings), stylize_photos, dst)
 
 # %% ../nbs/18_cli.ipynb #27e62235
 commands = dict(demo=('perceptual_fastai.train', 'demo', 'the whole path in minutes, without a download'),
@@ -440,3 +436,6 @@ def _run(command, *argv):
         if said is None: raise
         return _complain(f'error: {_own_words(shown(said), func)}', 1)
     return res if isinstance(res, int) else 0
+
+# %% ../nbs/18_cli.ipynb #18c00091
+if __name__=='__main__' and globals().get('__spec__'): sys.exit(main()) # not in a notebook

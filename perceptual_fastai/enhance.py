@@ -7,7 +7,7 @@ __all__ = ['Footprint', 'work_of', 'measure_footprint', 'Enhancer', 'plan_tiles'
            'enhance_array', 'jpeg_quality']
 
 # %% ../nbs/12_enhance.ipynb #ca920313
-import math, re, warnings
+import math, os, re, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -241,9 +241,9 @@ def plan_tiles(
 
 # %% ../nbs/12_enhance.ipynb #187b1f04
 def _best_device():
-    "A GPU if there is one"
+    "A GPU if there is one; of several processes on a machine, each has its own"
     if torch.cuda.is_available():
-        return torch.device('cuda')
+        return torch.device(':'.join(['cuda', *filter(None, [os.environ.get('LOCAL_RANK')])]))
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
 @patch(as_prop=True)
