@@ -6,7 +6,7 @@
 __all__ = ['HOST', 'JOURNAL', 'IMAGE_SUFFIXES', 'temporary', 'atomic_write', 'remove_leftovers', 'shown', 'as_cell', 'reason_of',
            'Listing', 'list_files', 'all_files', 'is_image', 'list_images', 'stems', 'by_stem', 'match_pairs', 'Part',
            'part_of_run', 'check_whole', 'check_alone', 'digest', 'Journal', 'is_done', 'write_result', 'claim',
-           'FolderReport', 'run_each', 'attempt', 'check_folders', 'folder_job', 'write_table']
+           'FolderReport', 'run_each', 'attempt', 'check_folders', 'folder_job']
 
 # %% ../nbs/00_files.ipynb #a3171d1a
 import csv, errno, functools, hashlib, json, os, re, secrets, socket, threading, time, zlib
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastcore.foundation import L
-from fastprogress.fastprogress import progress_bar
 
 # %% ../nbs/00_files.ipynb #6a8a303c
 HOST = f'{zlib.crc32(socket.gethostname().encode()):08x}'
@@ -573,6 +572,10 @@ def _report_repr(self):
 FolderReport.__repr__ = _report_repr
 
 # %% ../nbs/00_files.ipynb #e4ca86d0
+def _bar(jobs, total):
+    from fastprogress.fastprogress import progress_bar # here, for it loads a web framework
+    return progress_bar(jobs, total=total, leave=False)
+
 def run_each(
     items, # Anything
     func, # item -> result
@@ -584,7 +587,7 @@ def run_each(
     with ThreadPoolExecutor(workers) as pool:
         jobs = map(func, items) if workers==1 else pool.map(func, items)
         try:
-            yield from progress_bar(jobs, total=len(items), leave=False) if progress and len(items)>1 else jobs
+            yield from _bar(jobs, len(items)) if progress and len(items)>1 else jobs
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -682,7 +685,7 @@ def _run(report, found, make, target, journal, key, overwrite, workers, progress
     finally: # a job that is stopped reports what it did
         _look_again(report.rows)
         if table and report.part.world==1:
-            write_table(journal, table, report.table())
+            _write_rows(journal, table, report.table())
     if report.part.world>1:
         _put_together(report, found, targets, company, journal, table)
 
@@ -700,7 +703,7 @@ def _put_together(report, found, targets, company, journal, table):
     files = {at(f):f for f in [*found.files, *[f for f,_ in found.failed]]}
     report.rows = [_row(report, f, targets.get(f), **{k:v for k,v in told[k].items() if k not in ('source','target')}) for k,f in files.items() if k in told]
     if table and not (part.together and part.rank):
-        write_table(journal, table, report.table())
+        _write_rows(journal, table, report.table())
     if not part.together:
         report.part = Part() # it is of all now
 
@@ -710,7 +713,7 @@ def _look_again(rows):
         if o['status']=='written' and not o['target'].exists():
             o.update(status='failed', note='written, and removed while the job ran; run it again')
 
-def write_table(journal, path, rows):
+def _write_rows(journal, path, rows):
     "A CSV with a column for every key"
     path,columns = Path(path),list(dict.fromkeys(k for o in rows for k in o))
     def write(p):

@@ -50,6 +50,14 @@ def test_star_replaces_nothing_of_fastai():
     assert len(ours.__all__)==len(set(ours.__all__)) and 'FeatureLoss' in ours.__all__
 
 
+def test_no_two_rooms_export_the_same_name():
+    import importlib
+    homes = {}
+    for module in re.findall(r'^from \.(\w+) import \*', (package/'all.py').read_text(), re.M):
+        for o in importlib.import_module(f'perceptual_fastai.{module}').__all__: homes.setdefault(o, []).append(module)
+    assert not {k:v for k,v in homes.items() if len(v)>1}
+
+
 def test_names_of_earlier_versions_can_be_had():
     from perceptual_fastai.all import (CrappifyReport, EnhanceReport, Generator, Picture, TransformBlock, denormalise, enhance_picture, from_picture,
                                        open_picture, save_picture, to_image, to_picture, write_whole)
