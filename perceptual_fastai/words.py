@@ -127,8 +127,9 @@ CSS = '''
 .pf-links a {margin-right:1.2rem; color:var(--link-text-color); text-decoration:underline} #pf-compare .icon-wrap {color:#042f2e}
 .pf-empty {border:1px dashed var(--border-color-primary); border-radius:12px; padding:5rem 1.5rem; text-align:center}
 .pf-examples img {width:40px !important; height:40px !important; object-fit:cover; border-radius:6px}
-.gradio-container :is(button,label:has(input[type=checkbox],input[type=radio]),input[type=range],input[type=number]) {min-height:44px; min-width:44px}
+.gradio-container :is(button,label:has(input[type=checkbox],input[type=radio]),input[type=range]) {min-height:44px; min-width:44px}
 button[role=tab] {color:var(--body-text-color) !important}
-#pf-compare .slider-wrap img {width:100%; object-fit:contain} #pf-at .tab-like-container {display:none} #pf-more {overflow:hidden !important}
+button[role=tab][aria-selected=true] {font-weight:600; box-shadow:inset 0 -3px var(--color-accent)}
+#pf-compare .slider-wrap img {width:100%; object-fit:contain} :is(#pf-at,#pf-strength) .tab-like-container {display:none} #pf-more {overflow:hidden !important}
 :focus-visible {outline:3px solid var(--color-accent) !important; outline-offset:2px}
 '''
