@@ -138,8 +138,10 @@ class Photos:
 def _why_not(path):
     try:
         open_photo(path)
-    except (PhotoError, MemoryError) as e:
+    except PhotoError as e:
         return reason_of(e, path)
+    except MemoryError:
+        return 'out of memory'
 
 # %% ../nbs/01_photos.ipynb #77aa84e1
 def _some(photos, n=3):
