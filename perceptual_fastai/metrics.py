@@ -346,8 +346,7 @@ def write_table(
     path:str|Path, # A CSV file, replaced
 )->Path: # The file
     "A table for a spreadsheet, which will take no text of it for a formula"
-    safe = table.apply(lambda column: column.map(as_cell) if column.dtype.kind not in 'biuf' else column)
-    return atomic_write(path, partial(safe.to_csv, index=False))
+    return atomic_write(path, partial(table.map(as_cell).to_csv, index=False))
 
 def score_folder(
     restored:str|Path, # Folder of restored images
