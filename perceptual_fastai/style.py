@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['content_distance', 'style_distance', 'masked_gram', 'style_network', 'sized_image', 'StyleLoss', 'optimise_image',
-           'with_colours_of', 'gatys', 'style_net', 'style_learner', 'save_style', 'StillNorm', 'still_model',
-           'bundled_styles', 'as_style', 'Painter', 'paint_folder', 'stylize']
+           'with_colours_of', 'gatys', 'style_net', 'style_learner', 'save_style', 'bundled_styles', 'as_style',
+           'Painter', 'paint_folder', 'stylize']
 
 # %% ../nbs/16_style.ipynb #16a00004
 import math
 from collections import OrderedDict
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +29,10 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 
-from .enhance import Enhancer, enhance_array, measure_footprint, plan_tiles
+from .enhance import Enhancer, enhance_array
 from .features import LossNetwork
 from .files import FolderReport, folder_job, shown
-from .images import denormalise, deviation, eval_mode, first_tensor, from_batch, normalise, pixels, to_batch
+from .images import denormalise, first_tensor, from_batch, normalise, pixels, to_batch
 from .losses import LayerLoss, LossParts, PerceptualLoss, feature_reconstruction, gram_matrix, total_variation
 from .model_files import as_enhancer, save_enhancer
 from .pairs import pair_dls
@@ -423,94 +422,6 @@ def save_style(
     about = dict(kind='style', network=repr(o.network), objective=repr(o.extra_repr()), style_side=o.style_side)
     return save_enhancer(learn.model.cpu(), path, **about, **card)
 
-# %% ../nbs/16_style.ipynb #16d00007
-class _Enough(Exception): "The features that were asked for have been seen"
-
-class StillNorm(nn.Module):
-    "Instance norm whose mean and variance are told, or gathered from the tiles of an image"
-    def __init__(self,
-        norm:nn.InstanceNorm2d, # Whose weights are used
-    ):
-        super().__init__()
-        n = norm.num_features
-        self.weight,self.bias = [None if o is None else nn.Parameter(o.detach().clone()) for o in (norm.weight, norm.bias)]
-        self.eps,self.region = norm.eps,None
-        self.register_buffer('mean', torch.zeros(n))
-        self.register_buffer('var', torch.ones(n))
-    def forward(self, x):
-        if self.region is not None:
-            self.gather(x)
-            raise _Enough
-        out = (x-self.mean[:,None,None])/(self.var[:,None,None]+self.eps).sqrt()
-        return out if self.weight is None else out*self.weight[:,None,None]+self.bias[:,None,None]
-
-# %% ../nbs/16_style.ipynb #16d00008
-@patch
-def gather(self:StillNorm, x):
-    "Sums over the part of a tile that is nobody else's"
-    (top,bottom,left,right),height = self.region
-    s = height//x.shape[2] # pixels per place
-    own = x[0,:,top//s:bottom//s,left//s:right//s].double()
-    self.sums = self.sums+torch.stack([torch.full_like(own[:,0,0], own[0].numel()), own.sum((1,2)), own.pow(2).sum((1,2))])
-
-@patch
-def settle(self:StillNorm):
-    "What has been gathered is what counts from now on"
-    n,total,squares = self.sums
-    mean = total/n
-    self.mean,self.var,self.region = mean.float(),(squares/n-mean.pow(2)).clamp(min=0).float(),None
-
-# %% ../nbs/16_style.ipynb #16d00009
-def _swap_norms(model):
-    "A copy of a model with a `StillNorm` for every instance norm, and those in the order in which they run"
-    still,found = deepcopy(model).eval(),[]
-    for parent in list(still.modules()):
-        for k,m in parent.named_children():
-            if isinstance(m, nn.InstanceNorm2d): setattr(parent, k, StillNorm(m))
-    hooks = [m.register_forward_hook(lambda m,i,o: found.append(m)) for m in still.modules() if isinstance(m, StillNorm)]
-    with torch.no_grad():
-        still(torch.zeros(1, 3, 64, 64).to(first_tensor(model)))
-    for o in hooks: o.remove()
-    return still,found
-
-def _regions(n, core, margin):
-    "(start, end, own start, own end) of tiles along a side; own parts counted from the tile's start"
-    for a in range(0, n, core):
-        b = min(n, a+core)
-        yield max(0, a-margin),min(n, b+margin),a-max(0, a-margin),b-max(0, a-margin)
-
-def _gather_all(still, norm, x, core, margin):
-    norm.sums = 0.
-    for top,bottom,a,b in _regions(x.shape[2], core, margin):
-        for left,right,c,d in _regions(x.shape[3], core, margin):
-            norm.region = (a,b,c,d),bottom-top
-            try: still(x[...,top:bottom,left:right])
-            except _Enough: pass
-    norm.settle()
-
-# %% ../nbs/16_style.ipynb #16d00010
-@torch.no_grad()
-def still_model(
-    model:nn.Module, # (1,3,H,W) -> the same; instance norms are all in it that looks at the whole image
-    x:Tensor, # An image, (1,3,H,W), ImageNet-normalised
-    tile:int=512, # Side of the tiles it is measured in, in pixels
-    tell=lambda share: None, # Told how far it is, from 0 to 1; may raise to end it
-)->tuple[nn.Module,object]: # A copy that has the statistics of `x` built in, and its `Footprint`
-    "A model that does to parts of an image what `model` does to the whole"
-    still,norms = _swap_norms(model)
-    foot = measure_footprint(still)
-    if not norms or foot.field is None:
-        return still,foot
-    margin = math.ceil(foot.field/foot.stride)*foot.stride
-    core = (tile-2*margin)//foot.stride*foot.stride
-    if core<=0:
-        raise ValueError(f'tile={tile}; this model looks {foot.field} pixels around, so {2*margin+foot.stride} are the least')
-    x = F.pad(x, (0, -x.shape[3]%foot.stride, 0, -x.shape[2]%foot.stride), mode='replicate') # as the network does itself
-    for i,o in enumerate(norms):
-        tell(i/len(norms))
-        _gather_all(still, o, x.to(first_tensor(model)), core, margin)
-    return still,foot
-
 # %% ../nbs/16_style.ipynb #16d00019
 def bundled_styles()->list[str]:
     "Names of the styles that come with the library"
@@ -527,20 +438,6 @@ def as_style(
     return as_enhancer(bundled(f'styles/{model}.safetensors'))
 
 # %% ../nbs/16_style.ipynb #16d00014
-def _one_pass(im, enhancer, tile, tell=lambda share: None):
-    "An RGB image through a model: in one piece where it fits, else in tiles that agree"
-    a,begun = np.asarray(im),0.
-    side = plan_tiles(enhancer, tile)[0]
-    bounded = enhancer.footprint.field is not None
-    if not bounded and a.shape[0]*a.shape[1]>2*side**2:
-        begun = .8 # measuring looks at every tile once for each norm
-        still,foot = still_model(enhancer.model, to_batch(im), side, lambda share: tell(begun*share))
-        enhancer = Enhancer(still, footprint=foot, normalisation=enhancer.normalisation)
-    elif not bounded:
-        side = max(*a.shape[:2], side)
-    told = lambda done,tiles: tell(begun+(1-begun)*done/tiles)
-    return Image.fromarray(enhance_array(a, enhancer, tile if bounded else side, progress=told))
-
 def _finished(made, im, strength, keep_colour, where):
     made = with_colours_of(made, im) if keep_colour else made
     made = made if strength==1 else Image.blend(im, made, strength)
@@ -567,7 +464,8 @@ class Painter:
         tell=lambda share: None, # Told how far it is, from 0 to 1; may raise to end it
     )->Image.Image: # RGB, of the same size
         "The photo as the painter would have it"
-        return _finished(_one_pass(im, self.enhancer, tile, tell), im, self.strength, self.keep_colour, where)
+        made = enhance_array(np.asarray(im), self.enhancer, tile, progress=lambda done,of: tell(done/of))
+        return _finished(Image.fromarray(made), im, self.strength, self.keep_colour, where)
 
 def paint_folder(
     src:str|Path, # Photos, searched recursively

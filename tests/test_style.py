@@ -5,11 +5,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from perceptual_fastai.all import (LossNetwork, StyleLoss, as_style, bundled_styles, gatys, open_photo, optimise_image, sample_photos,
-                                   save_enhancer, sized_image, still_model, style_learner, style_net, stylize, to_batch)
+from perceptual_fastai.all import (Enhancer, LossNetwork, StyleLoss, as_style, bundled_styles, enhance_array, gatys, open_photo, optimise_image, pixels,
+                                   sample_photos, save_enhancer, sized_image, still_enhancer, style_learner, style_net, stylize, to_batch)
 from perceptual_fastai.cli import main
-
-
 
 class Louder(nn.Module):
     def __init__(self, net, by):
@@ -83,14 +81,22 @@ def test_the_same_seed_gives_the_same_image(network, photo, painting):
 @pytest.mark.parametrize('size', [(331,250), (200,97), (128,256)])
 def test_tiles_agree_with_the_whole_image(size, samples):
     torch.manual_seed(1)
-    model,im = style_net(8).eval(),open_photo(samples/'train'/'coffee.png').crop((0, 0, *size))
-    x = to_batch(im)
-    with torch.no_grad(): whole = model(x)
-    still,foot = still_model(model, x, tile=200)
-    with torch.no_grad(): assert (still(x)-whole).abs().max()<1e-3
-    assert foot.field is not None and foot.field<100
-    a,b = [np.asarray(stylize(im, model, tile=t), dtype=int) for t in (None,160)]
+    enhancer,im = Enhancer(style_net(8).eval()),open_photo(samples/'train'/'coffee.png').crop((0, 0, *size))
+    x = pixels(im)
+    whole,still = enhancer(x),still_enhancer(enhancer, np.asarray(im), tile=200)
+    assert (still(x)-whole).abs().max()<1e-3
+    assert enhancer.footprint.field is None and still.footprint.field<100
+    a,b = [np.asarray(stylize(im, enhancer, tile=t), dtype=int) for t in (None,160)]
     assert np.abs(a-b).max()<=1
+
+
+@pytest.mark.parametrize('depth', ['uint8','uint16'])
+def test_a_style_in_tiles_through_enhance_is_the_whole(depth, samples):
+    im = open_photo(samples/'train'/'coffee.png').crop((0, 0, 403, 271))
+    a = np.asarray(im).astype(depth)*(257 if depth=='uint16' else 1)
+    whole,tiled = [np.asarray(enhance_array(a, as_style('candy'), t, progress=False), dtype=int) for t in (700,200)]
+    most = np.iinfo(depth).max/255
+    assert np.abs(whole-tiled).max()<=most and np.abs(whole-a).mean()>15*most
 
 
 def test_style_learner_trains_on_the_objective(network, samples, painting):
