@@ -16,6 +16,7 @@ from .losses import *
 from .metrics import *
 from .model_files import *
 from .nima import *
+from .paint import *
 from .pairs import *
 from .photos import *
 from .sr import *

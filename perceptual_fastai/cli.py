@@ -237,9 +237,10 @@ def nima(
 def _painter(style, optimise, steps, side, network, strength, keep_colour):
     "How a photo is painted, and what all results of a folder have in common"
     from perceptual_fastai.files import is_image
-    from perceptual_fastai.style import as_style, gatys, style_network, stylize
+    from perceptual_fastai.paint import as_style, stylize
     style = os.path.expanduser(style)
     if optimise:
+        from perceptual_fastai.style import gatys, style_network
         eyes = style_network(network)
         bar = sys.stdout.isatty()
         paint = lambda f: gatys(f, style, steps, eyes, side or 512, keep_colour=keep_colour, progress=bar)[0]
@@ -276,7 +277,7 @@ def stylize_photos(
     overwrite:bool=False, # Use a folder though it holds other files, and replace what is in the way?
 ):
     "Photos as a painter would have them: in one pass, or by optimisation"
-    from perceptual_fastai.style import paint_folder
+    from perceptual_fastai.paint import paint_folder
     if optimise and strength!=1:
         raise ValueError('--strength is for one pass; leave it out with --optimise')
     src,dst = _asked(photos, out, Path(style).stem)

@@ -29,7 +29,7 @@ from .image_files import ImageData, WRITES, enhance_data, save_image
 from .metrics import feature_distance, psnr, ssim
 from .model_files import as_enhancer, load_enhancer
 from .photos import PhotoError, as_photo, open_image, open_photo
-from .style import Painter, as_style
+from .paint import Painter, as_style
 
 # %% ../nbs/18a_compare.ipynb #c2a1112c
 @dataclass

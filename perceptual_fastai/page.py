@@ -16,7 +16,7 @@ from .crappify import Crappifier, downscale, jpeg
 from .model_files import bundled_enhancers
 from .nima import nima_score
 from .photos import open_photo, sample_photos
-from .style import bundled_styles
+from .paint import bundled_styles
 from .words import CSS, about, details, failures, says
 
 # %% ../nbs/19_page.ipynb #80382ee9

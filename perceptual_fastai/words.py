@@ -16,7 +16,7 @@ from PIL import Image
 
 from .crappify import downscale, jpeg
 from .image_files import enhance_image
-from .style import Painter
+from .paint import Painter
 
 # %% ../nbs/18b_words.ipynb #5d089d86
 _scales = dict(psnr_rgb=('PSNR', '{:.2f} dB', 1), ssim_rgb=('SSIM', '{:.4f}', 1), feature=('Feature distance', '{:.4f}', -1),

@@ -433,7 +433,7 @@ def test_two_models_side_by_side_each_with_its_score(page, tmp_path):
 
 
 def test_a_photo_becomes_a_painting(page, server, tmp_path):
-    from perceptual_fastai.style import stylize
+    from perceptual_fastai.paint import stylize
     photo = Image.fromarray(np.random.RandomState(3).randint(0, 255, (10,14,3)).astype(np.uint8)).resize((140,100), Image.Resampling.BICUBIC)
     photo.save(tmp_path/'a.png')
     upload(page, tmp_path/'a.png')

@@ -78,10 +78,11 @@ def loaded(argv, names, cwd):
     return r.stdout.strip().splitlines()[-1]
 
 
-def test_a_model_that_comes_along_needs_neither_fastai_nor_torchvision(tmp_path):
+@pytest.mark.parametrize('job', [['enhance', 'cat.jpg', '--device', 'cpu'], ['style', 'cat.jpg']])
+def test_a_model_that_comes_along_needs_neither_fastai_nor_torchvision(job, tmp_path):
     heavy = ['fastai', 'torchvision', 'timm', 'sklearn', 'skimage', 'scipy', 'pandas', 'matplotlib', 'torch._dynamo', 'sympy']
     Image.new('RGB', (60,40), 'teal').save(tmp_path/'cat.jpg')
-    assert loaded(['enhance', 'cat.jpg', '--device', 'cpu'], heavy, tmp_path)=='0 []'
+    assert loaded(job, heavy, tmp_path)=='0 []'
 
 
 def test_mistakes_do_not_wait_for_torch(tmp_path):
