@@ -341,13 +341,15 @@ def _opened(path):
     about = _told(text)
     known = _checked(about)
     plan = about['arch'],about['args'],tensors
-    light,model = _fitting(*plan),_filled(*plan)
+    believed = _comes_along(path) # what PyTorch lays out without memory asks for its compiler, which takes a second to load
+    light = None if believed else _fitting(*plan)
+    model = _filled(*plan)
     channels = getattr(model, 'channels', 3)
     if channels not in (1,3):
         raise ValueError(f'a generator of {channels} channels; allowed are 1 and 3')
     e = Enhancer.__new__(Enhancer) # it brings its footprint
     e.__dict__.update(model=model, channels=channels, **known)
-    return e if _comes_along(path) else _weigh(e, light)
+    return e if believed else _weigh(e, light)
 
 def load_enhancer(
     path_or_name:str|Path, # A file of `save_enhancer`, a folder with a model.safetensors, or a name of `bundled_enhancers()`
