@@ -1,5 +1,5 @@
 "The house: imports go down, private names stay at home, and nothing of fastai's is replaced"
-import ast, re
+import ast, json, re
 from pathlib import Path
 
 import pytest
@@ -63,3 +63,18 @@ def test_names_of_earlier_versions_can_be_had():
                                        open_picture, save_picture, to_image, to_picture, write_whole)
     assert to_image is denormalise and Generator.__name__=='ImageGenerator' and TransformBlock.__name__=='JohnsonBlock' and CrappifyReport is EnhanceReport
     with pytest.raises(ImportError): from perceptual_fastai.all import never_there
+
+
+def code_cells(notebook):
+    for c in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
+        if c['cell_type']=='code': yield ''.join(c['source'])
+
+
+@pytest.mark.parametrize('notebook', [f for f in sorted((root/'nbs').glob('*.ipynb')) if exported_to(f)], ids=lambda f: f.stem)
+def test_a_cell_that_imports_does_nothing_else(notebook):
+    "To make the documentation, nbdev runs what is exported and every cell that imports, and no other"
+    for source in code_cells(notebook):
+        if re.search(r'^#\| *export', source, re.M) or source.startswith('%'): continue
+        nodes = list(ast.walk(ast.parse(source)))
+        imports = any(isinstance(o, (ast.Import, ast.ImportFrom)) for o in nodes)
+        assert not (imports and any(isinstance(o, (ast.Expr, ast.Assign)) for o in nodes)), source
