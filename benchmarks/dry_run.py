@@ -85,7 +85,8 @@ def stand_ins(work, shared, text, batches):
         print('Pets:', pets(home/'data'/'oxford-iiit-pet'/'images', shared, photos))
         for part,(a,b) in div2k.items(): larger(photos, home/'data'/f'DIV2K_{part}_HR', [f'{i:04}.png' for i in range(a, b+1)], (2040,1356))
         larger(photos, home/'data'/'coco_sample'/'train_sample', [f'{i*1009:012}.jpg' for i in range(1, 25)], (640,480))
-        print('DIV2K: 10 and 8, COCO: 24, enlarged photos')
+        larger(photos, home/'data'/'paintings', [f'{o}.jpg' for o in ('vangogh_starry_night','mosaic','candy')], (640,480))
+        print('DIV2K: 10 and 8, COCO: 24, paintings: 3, enlarged photos')
         for k,v in weights(hub/'hub'/'checkpoints', shared, text).items(): print(f'{k}: {v}')
         (work/'ready').touch()
     commands = work/'bin'
