@@ -1,4 +1,5 @@
 "Everything for a notebook: `from perceptual_fastai.all import *`"
+from .apart import *
 from .checkpoint import *
 from .crappify import *
 from .critic import *

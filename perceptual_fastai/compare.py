@@ -17,19 +17,20 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fastai.torch_core import default_device
 from fastcore.basics import patch
 
+from .apart import open_apart
 from .enhance import jpeg_quality, short_tile
 from .features import LossNetwork
 from .files import as_cell, reason_of
 from .image_files import ImageData, WRITES, enhance_data, save_image
 from .metrics import feature_distance, psnr, ssim
 from .model_files import as_enhancer, load_enhancer
-from .photos import PhotoError, as_photo, open_image, open_photo
 from .paint import Painter, as_style
+from .photos import PhotoError, as_photo, open_photo
 
 # %% ../nbs/18a_compare.ipynb #c2a1112c
 @dataclass
@@ -40,6 +41,7 @@ class Limits:
     pixels:int=24_000_000       # Per photo, unfolded
     result_pixels:int=100_000_000 # Per result
     model_megabytes:float=300   # Per model file
+    seconds:float=60            # To decode a photo
     waiting:int=32              # Jobs in the queue; one runs at a time
     minutes:float=60            # Uploads and results of a session that is still open are deleted after so long
     def __post_init__(self):
@@ -58,7 +60,7 @@ def open_upload(
     megabytes = Path(path).stat().st_size/2**20
     if megabytes>limits.megabytes:
         raise PhotoError(f'{path}: {megabytes:.1f} MB are more than the {limits.megabytes:g} MB allowed')
-    return open_image(path, limits.pixels)
+    return open_apart(path, limits.pixels, limits.seconds)
 
 # %% ../nbs/18a_compare.ipynb #7f59ff69
 LARGE = {'the whole photo, by a smaller factor':None, 'its middle':(.5,.5), 'its upper left':(0,0), 'its upper right':(1,0),
@@ -161,8 +163,11 @@ def zip_results(
 
 # %% ../nbs/18a_compare.ipynb #487e9e8e
 def _for_browsers(file, side=8192):
-    with Image.open(file) as im:
-        return im.format in ('JPEG','PNG','WEBP') and max(im.size)<=side
+    try:
+        with Image.open(file, formats=('JPEG','PNG','WEBP')) as im:
+            return im.format in ('JPEG','PNG','WEBP') and max(im.size)<=side # a JPEG may be an MPO
+    except UnidentifiedImageError:
+        return False
 
 def _as_jpeg(pic, path, side=8192):
     "A picture of an `ImageData` for a browser"

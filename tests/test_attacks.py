@@ -150,3 +150,16 @@ def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     (tmp_path/'result').symlink_to(tmp_path/'precious')
     atomic_write(tmp_path/'result', lambda p: p.write_text('new'))
     assert (tmp_path/'precious').read_text()=='mine' and not (tmp_path/'result').is_symlink()
+
+
+def test_a_decoder_that_crashes_or_hangs_takes_nobody_with_it(tmp_path, monkeypatch):
+    from PIL import Image
+    from perceptual_fastai import apart
+    from perceptual_fastai.compare import Comparison, Limits
+    sick = "import os, signal, sys\nif sys.argv[1].endswith('crash.png'): os.kill(os.getpid(), signal.SIGSEGV)\nwhile sys.argv[1].endswith('hang.png'): pass\n"
+    monkeypatch.setattr(apart, '_task', sick+apart._task)
+    files = [tmp_path/f'{o}.png' for o in ('crash','hang','sound')]
+    for f in files: Image.new('RGB', (60,40), 'teal').save(f)
+    got = {r.photo:r for r in Comparison(tmp_path/'results', Limits(seconds=4))(files, {'restore':'restore'})}
+    assert 'SIGSEGV' in got['crash.png'].note and 'not decoded in 4 seconds' in got['hang.png'].note
+    assert not got['crash.png'].file and not got['hang.png'].file and Image.open(got['sound.png'].file).size==(60,40)
