@@ -484,8 +484,8 @@ def facts(self:Experiment,
 # %% ../nbs/lab.ipynb #dbb2a879
 def _markdown(table):
     "A table as Markdown"
-    rows = [list(table), ['---']*len(table.columns), *table.astype(str).values.tolist()]
-    return '\n'.join('| '+' | '.join(o)+' |' for o in rows)
+    rows = [list(table), ['---']*len(table.columns), *table.itertuples(index=False, name=None)]
+    return '\n'.join('| '+' | '.join(map(str, o))+' |' for o in rows)
 
 @patch
 def save(self:Experiment,
