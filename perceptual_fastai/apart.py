@@ -6,7 +6,7 @@
 __all__ = ['open_apart']
 
 # %% ../nbs/01a_apart.ipynb #a9a70004
-import json, os, signal, subprocess, sys
+import json, os, signal, subprocess, sys, zipfile
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +62,8 @@ def _unpacked(data):
 def _reason(path, code, errors):
     if code==-getattr(signal, 'SIGXCPU', 24): return f'{shown(path)}: not decoded in the time that is allowed'
     if code<0: return f'{shown(path)}: damaged, its decoder ended with {signal.Signals(-code).name}'
-    return errors.decode(errors='replace').strip().split('\n')[-1] or f'{shown(path)}: its decoder ended with {code}'
+    said = errors.decode(errors='replace').strip().split('\n')[-1] or f'its decoder ended with {code}'
+    return said if said.startswith(shown(path)) else f'{shown(path)}: {said}'
 
 # %% ../nbs/01a_apart.ipynb #a9a70009
 def open_apart(
@@ -80,4 +81,7 @@ def open_apart(
         raise PhotoError(f'{shown(path)}: not decoded in {seconds:g} seconds') from None
     if done.returncode:
         raise PhotoError(_reason(path, done.returncode, done.stderr))
-    return _unpacked(done.stdout)
+    try:
+        return _unpacked(done.stdout)
+    except (ValueError, KeyError, zipfile.BadZipFile) as e: # a decoder that was taken over says what it likes
+        raise PhotoError(f'{shown(path)}: its decoder gave no image') from e

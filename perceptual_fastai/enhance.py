@@ -436,7 +436,8 @@ def settle(self:StillNorm):
     self.mean,self.var,self.region = mean.float(),(squares/n-mean.pow(2)).clamp(min=0).float(),None
 
 # %% ../nbs/12_enhance.ipynb #12f00004
-def _has_norms(model): return any(isinstance(m, nn.InstanceNorm2d) for m in model.modules())
+def _looks_around(m): return isinstance(m, nn.InstanceNorm2d) and not m.track_running_stats # others have their statistics with them
+def _has_norms(model): return any(map(_looks_around, model.modules()))
 
 def _swap_norms(enhancer):
     "A copy with a `StillNorm` for every instance norm, and those in the order in which they run"
@@ -444,7 +445,7 @@ def _swap_norms(enhancer):
     still.model = deepcopy(enhancer.model).eval()
     for parent in list(still.model.modules()):
         for k,m in parent.named_children():
-            if isinstance(m, nn.InstanceNorm2d): setattr(parent, k, StillNorm(m).to(enhancer.device))
+            if _looks_around(m): setattr(parent, k, StillNorm(m).to(enhancer.device))
     def take(m, i):
         m.mean,m.var = i[0].mean((0,2,3)),i[0].var((0,2,3), correction=0)
         found.append(m)
